@@ -1,0 +1,86 @@
+//! What the node tells the mesh.
+
+use ferrymq_broker::{Carried, GroupId, Outcome, QueueId, TransferId};
+use ferrymq_message::Destination;
+
+/// One thing that the node tells the mesh.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Input {
+    /// Everyone whom discovery knows now, absolute. A peer that is missing is dialled no more; a link that is up stays.
+    Peers(Vec<PeerCandidate>),
+    /// What this group's own consumers want of one destination now, absolute.
+    LocalDemand {
+        /// Of which destination.
+        destination: Destination,
+        /// Consumers here (for topics: subscriptions); 0 means that the demand is gone.
+        consumers: u32,
+        /// Free places of these consumers, less what already waits for them here, in messages.
+        credit: u32,
+        /// Their distinct selectors; `None` among them wants all.
+        selectors: Vec<Option<String>>,
+        /// True where a durable subscription is among them, whether its client is here or away.
+        durable: bool,
+    },
+    /// An offer was committed, or is pending from an earlier term (and then may already be accepted there). Sent, and
+    /// repeated until answered. To be told in the order of `transfer` per group.
+    Offered {
+        /// The queue that the messages are set aside in.
+        queue: QueueId,
+        /// The next hop.
+        group: GroupId,
+        /// Its number among all transfers to that group.
+        transfer: TransferId,
+        /// Where the messages go to.
+        destination: Destination,
+        /// Topics: the group this copy is for. `None` for queues.
+        target: Option<GroupId>,
+        /// The messages, in order.
+        messages: Vec<Carried>,
+    },
+    /// At the start of a term, before the first [`Input::Offered`]: per group the floor, which is the lowest pending
+    /// transfer, or where none is pending the next one's number. A group that never had a transfer may be left out.
+    Settled {
+        /// (group, floor).
+        floors: Vec<(GroupId, TransferId)>,
+    },
+    /// The operator took back what was offered to a group that is lost for good: forget these transfers, and the
+    /// demand remembered for it.
+    Reclaimed {
+        /// The lost group.
+        group: GroupId,
+        /// Every transfer to it below this number is no longer pending.
+        below: TransferId,
+    },
+    /// The answer to an [`Output::Propose`](crate::Output::Propose). An [`Input::LocalDemand`]
+    /// that counts the messages of an accept comes after it; until then the mesh counts them itself.
+    Proposed {
+        /// As in the proposal.
+        token: u64,
+        /// Its outcome once committed and applied; or that there is none, and then it is proposed again.
+        result: Result<Outcome, Failed>,
+    },
+    /// Nothing happened, but time passed. The driver ticks by itself; a test does it by hand.
+    Tick,
+}
+
+/// Somebody who may be the master, or any node, of another group. A hint: the link proves who it is.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PeerCandidate {
+    /// The group's name, where known; a static address has none.
+    pub group: Option<String>,
+    /// The group's id, where known.
+    pub group_id: Option<GroupId>,
+    /// `host:port` of nodes of that one group, the likeliest master first.
+    pub endpoints: Vec<String>,
+}
+
+/// Why a proposal has no outcome. It may have been committed nevertheless; every command proposed is idempotent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Failed {
+    /// The queue of proposals is full, or the majority is not there: repeat it later.
+    #[error("no outcome for now, to be repeated")]
+    Retry,
+    /// This node is no longer the master: the mesh stops proposing and closes its links.
+    #[error("this node is no longer the master")]
+    NotMaster,
+}

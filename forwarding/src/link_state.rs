@@ -1,0 +1,402 @@
+//! Who is linked with us and who is to be: targets being dialled, connections saying hello, and at most one link per
+//! group. Every state has a deadline.
+//!
+//! ```text
+//! target:   BackOff ──due──► Dialling ──connected──► session
+//! session:  Hello ──hello agreed──► Syncing ──first snapshot──► Up ──closed, silent, replaced──► gone
+//! ```
+
+use std::collections::BTreeMap;
+
+use ferrymq_broker::GroupId;
+
+use crate::{
+    action::Action,
+    config::Config,
+    event::{DialId, LinkId},
+    frame::{Frame, Hello, LINK_VERSION},
+    input::PeerCandidate,
+    jitter::Jitter,
+    output::LinkState,
+    target::{Target, TargetState},
+};
+
+/// See the file's head.
+#[derive(Debug)]
+pub(crate) struct Links {
+    targets: BTreeMap<String, Target>,
+    sessions: BTreeMap<LinkId, Session>,
+    /// The one session per group whose hello was agreed to.
+    by_group: BTreeMap<GroupId, LinkId>,
+    /// The highest epoch seen of each group: a master deposed since then is not listened to any more.
+    epochs: BTreeMap<GroupId, u64>,
+    next_dial: DialId,
+    jitter: Jitter,
+}
+
+/// One connection.
+#[derive(Debug)]
+pub(crate) struct Session {
+    /// By its certificate.
+    pub(crate) group: String,
+    pub(crate) node: u64,
+    pub(crate) hello: Option<Hello>,
+    pub(crate) state: LinkState,
+    pub(crate) since_ms: u64,
+    pub(crate) rtt_us: u32,
+    pub(crate) resyncs: u64,
+    heard_ms: u64,
+    /// The target that we dialled; `None` where the peer dialled.
+    dialled: Option<String>,
+}
+
+/// What a hello led to.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// The link is in use now, instead of that one, if any.
+    Agreed {
+        group: GroupId,
+        name: String,
+        replaced: Option<LinkId>,
+    },
+    /// The link is to be closed.
+    Refused(String),
+}
+
+impl Links {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self {
+            targets: BTreeMap::new(),
+            sessions: BTreeMap::new(),
+            by_group: BTreeMap::new(),
+            epochs: BTreeMap::new(),
+            next_dial: 1,
+            jitter: Jitter::new(seed),
+        }
+    }
+
+    /// Everyone whom discovery knows now.
+    pub(crate) fn peers(&mut self, now_ms: u64, candidates: Vec<PeerCandidate>, config: &Config) {
+        let mut known = std::mem::take(&mut self.targets);
+        for candidate in candidates {
+            let name = Target::name_of(&candidate);
+            if candidate.group_id == Some(config.group_id) || candidate.endpoints.is_empty() {
+                continue;
+            }
+            let target = match known.remove(&name) {
+                Some(mut target) => {
+                    target.candidate = candidate;
+                    target
+                }
+                None => Target::new(candidate, now_ms),
+            };
+            self.targets.insert(name, target);
+        }
+    }
+
+    /// Dials whom to dial is due and gives up what has taken too long; tells the sessions to be closed.
+    pub(crate) fn tick(&mut self, now_ms: u64, config: &Config, actions: &mut Vec<Action>) -> Vec<(LinkId, String)> {
+        let uncovered: Vec<String> = self
+            .targets
+            .iter()
+            .filter(|(_, target)| !self.is_covered(target))
+            .map(|(name, _)| name.clone())
+            .collect();
+        let room = self.sessions.len() < config.links_max;
+        for name in uncovered {
+            let Some(target) = self.targets.get_mut(&name) else {
+                continue;
+            };
+            match target.state {
+                TargetState::BackOff { until_ms } if now_ms >= until_ms && room => {
+                    let Some(endpoint) = target.next_endpoint() else {
+                        continue;
+                    };
+                    let dial = self.next_dial;
+                    self.next_dial += 1;
+                    target.dialling(dial, now_ms, config);
+                    actions.push(Action::Dial {
+                        dial,
+                        endpoint,
+                        group: target.candidate.group.clone(),
+                    });
+                }
+                TargetState::Dialling { until_ms, .. } if now_ms >= until_ms => {
+                    target.failed(
+                        now_ms,
+                        "no answer to the dialling in time".to_owned(),
+                        config,
+                        &mut self.jitter,
+                    );
+                }
+                _ => {}
+            }
+        }
+        let overdue = self.sessions.iter().filter_map(|(link, session)| {
+            let silent_ms = now_ms.saturating_sub(session.heard_ms);
+            let waiting_ms = now_ms.saturating_sub(session.since_ms);
+            match session.state {
+                LinkState::Up if silent_ms >= config.silence_deadline_ms => Some((*link, "nothing was heard in time")),
+                LinkState::Hello if waiting_ms >= config.hello_deadline_ms => Some((*link, "no hello in time")),
+                LinkState::Syncing if waiting_ms >= config.hello_deadline_ms => Some((*link, "no demand in time")),
+                _ => None,
+            }
+        });
+        overdue.map(|(link, reason)| (link, reason.to_owned())).collect()
+    }
+
+    /// When [`Self::tick`] may next have something to do.
+    pub(crate) fn wake_at_ms(&self, config: &Config) -> Option<u64> {
+        let targets = self
+            .targets
+            .values()
+            .filter(|target| !self.is_covered(target))
+            .filter_map(|t| match t.state {
+                TargetState::BackOff { until_ms } | TargetState::Dialling { until_ms, .. } => Some(until_ms),
+                TargetState::Connected => None,
+            });
+        let sessions = self.sessions.values().map(|session| match session.state {
+            LinkState::Up => session.heard_ms + config.silence_deadline_ms,
+            _ => session.since_ms + config.hello_deadline_ms,
+        });
+        targets.chain(sessions).min()
+    }
+
+    /// A group that is linked, or is about to be, is not dialled.
+    fn is_covered(&self, target: &Target) -> bool {
+        let id = target.candidate.group_id.or(target.learned);
+        id.is_some_and(|id| self.by_group.contains_key(&id))
+            || target.candidate.group.as_ref().is_some_and(|group| {
+                let links = self.by_group.values().filter_map(|link| self.sessions.get(link));
+                links.into_iter().any(|session| session.group == *group)
+            })
+    }
+
+    /// A connection is there.
+    pub(crate) fn connected(
+        &mut self,
+        now_ms: u64,
+        link: LinkId,
+        dial: Option<DialId>,
+        group: String,
+        node: u64,
+        config: &Config,
+    ) -> Result<Frame, &'static str> {
+        let mut dialled = None;
+        if let Some(dial) = dial {
+            let dialling = |target: &Target| matches!(target.state, TargetState::Dialling { dial: d, .. } if d == dial);
+            let found = self.targets.iter_mut().find(|(_, target)| dialling(target));
+            let Some((name, target)) = found else {
+                return Err("the dialling was given up");
+            };
+            target.connected(now_ms);
+            dialled = Some(name.clone());
+        } else if self.sessions.len() >= config.links_max {
+            return Err("too many links");
+        }
+        let session = Session {
+            group,
+            node,
+            hello: None,
+            state: LinkState::Hello,
+            since_ms: now_ms,
+            rtt_us: 0,
+            resyncs: 0,
+            heard_ms: now_ms,
+            dialled,
+        };
+        self.sessions.insert(link, session);
+        Ok(Frame::Hello(Hello {
+            version: LINK_VERSION,
+            group: config.group.clone(),
+            group_id: config.group_id,
+            epoch: config.epoch,
+            node: config.node,
+        }))
+    }
+
+    /// An attempt led to nothing.
+    pub(crate) fn dial_failed(&mut self, now_ms: u64, dial: DialId, error: String, config: &Config) {
+        let dialling =
+            |target: &&mut Target| matches!(target.state, TargetState::Dialling { dial: d, .. } if d == dial);
+        if let Some(target) = self.targets.values_mut().find(dialling) {
+            target.failed(now_ms, error, config, &mut self.jitter);
+        }
+    }
+
+    /// Something was heard over a link; false where there is no such link.
+    pub(crate) fn heard(&mut self, now_ms: u64, link: LinkId) -> bool {
+        self.sessions
+            .get_mut(&link)
+            .map(|session| session.heard_ms = now_ms)
+            .is_some()
+    }
+
+    /// The peer said who it is: one link per pair of groups stays, the same one on both sides.
+    pub(crate) fn hello(&mut self, now_ms: u64, link: LinkId, hello: Hello, config: &Config) -> Verdict {
+        let Some(session) = self.sessions.get(&link) else {
+            return Verdict::Refused("no such link".to_owned());
+        };
+        if let Err(reason) = self.check(session, &hello, config) {
+            if let Some(target) = session.dialled.clone().and_then(|name| self.targets.get_mut(&name)) {
+                target.learned = Some(hello.group_id);
+            }
+            return Verdict::Refused(reason);
+        }
+        let group = hello.group_id;
+        let replaced = self.by_group.get(&group).copied();
+        if let Some(old) = replaced.and_then(|old| self.sessions.get(&old)) {
+            if let Err(reason) = stays(now_ms, old, session, &hello, config) {
+                return Verdict::Refused(reason.to_owned());
+            }
+        }
+        self.epochs.insert(group, hello.epoch);
+        self.by_group.insert(group, link);
+        let name = hello.group.clone();
+        let session = self.sessions.get_mut(&link).expect("it was found above");
+        session.state = LinkState::Syncing;
+        session.since_ms = now_ms;
+        session.hello = Some(hello);
+        for target in self.targets.values_mut() {
+            let same = session.dialled.as_deref() == Some(Target::name_of(&target.candidate).as_str());
+            if same {
+                target.learned = Some(group);
+            }
+            if same || target.learned == Some(group) || target.candidate.group_id == Some(group) {
+                target.succeeded();
+            }
+        }
+        Verdict::Agreed { group, name, replaced }
+    }
+
+    fn check(&self, session: &Session, hello: &Hello, config: &Config) -> Result<(), String> {
+        if hello.version != LINK_VERSION {
+            return Err(format!(
+                "link version {} is spoken there, {LINK_VERSION} here",
+                hello.version
+            ));
+        }
+        if hello.group_id == config.group_id {
+            return Err("that is ourselves".to_owned());
+        }
+        if hello.group == config.group {
+            return Err(format!("another group carries our name '{}'", config.group));
+        }
+        if session.hello.is_some() {
+            return Err("a second hello".to_owned());
+        }
+        if hello.group != session.group || hello.node != session.node {
+            let (group, node) = (&session.group, session.node);
+            return Err(format!(
+                "the certificate is of {group}/{node}, the hello of {}/{}",
+                hello.group, hello.node
+            ));
+        }
+        match self.epochs.get(&hello.group_id) {
+            Some(&seen) if seen > hello.epoch => Err(format!(
+                "epoch {} of that group is over, epoch {seen} was seen",
+                hello.epoch
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// The first snapshot is here.
+    pub(crate) fn synced(&mut self, now_ms: u64, link: LinkId) {
+        if let Some(session) = self
+            .sessions
+            .get_mut(&link)
+            .filter(|session| session.state == LinkState::Syncing)
+        {
+            session.state = LinkState::Up;
+            session.since_ms = now_ms;
+        }
+    }
+
+    /// A link is gone; the group that was linked by it, if it was the one in use.
+    pub(crate) fn closed(&mut self, now_ms: u64, link: LinkId, reason: &str, config: &Config) -> Option<GroupId> {
+        let session = self.sessions.remove(&link)?;
+        if let Some(target) = session.dialled.and_then(|name| self.targets.get_mut(&name)) {
+            if target.state == TargetState::Connected {
+                if target.learned == Some(config.group_id) {
+                    target.is_ourselves(now_ms);
+                } else {
+                    target.failed(now_ms, reason.to_owned(), config, &mut self.jitter);
+                }
+            }
+        }
+        let group = session.hello?.group_id;
+        if self.by_group.get(&group) != Some(&link) {
+            return None;
+        }
+        self.by_group.remove(&group);
+        // Whoever dialled, targets of that group are due again, soon but not all at once.
+        for target in self
+            .targets
+            .values_mut()
+            .filter(|t| t.candidate.group_id.or(t.learned) == Some(group))
+        {
+            if matches!(target.state, TargetState::BackOff { until_ms } if until_ms < now_ms) {
+                target.failed(now_ms, reason.to_owned(), config, &mut self.jitter);
+            }
+        }
+        Some(group)
+    }
+
+    /// A slave answered in place of its master. Its connection is to be closed.
+    pub(crate) fn redirected(&mut self, now_ms: u64, link: LinkId, endpoints: Vec<String>, config: &Config) {
+        let Some(session) = self.sessions.remove(&link) else {
+            return;
+        };
+        if let Some(target) = session.dialled.and_then(|name| self.targets.get_mut(&name)) {
+            target.redirected(now_ms, endpoints, config, &mut self.jitter);
+        }
+    }
+
+    /// The link in use with a group.
+    pub(crate) fn link_of(&self, group: GroupId) -> Option<LinkId> {
+        self.by_group.get(&group).copied()
+    }
+
+    /// The group that a link in use leads to.
+    pub(crate) fn group_of(&self, link: LinkId) -> Option<GroupId> {
+        let group = self.sessions.get(&link)?.hello.as_ref()?.group_id;
+        (self.by_group.get(&group) == Some(&link)).then_some(group)
+    }
+
+    pub(crate) fn session_mut(&mut self, link: LinkId) -> Option<&mut Session> {
+        self.sessions.get_mut(&link)
+    }
+
+    pub(crate) fn sessions(&self) -> impl Iterator<Item = (LinkId, &Session)> {
+        self.sessions.iter().map(|(link, session)| (*link, session))
+    }
+
+    /// Targets without a connection of their own whose group is not linked.
+    pub(crate) fn idle_targets(&self) -> impl Iterator<Item = (&String, &Target)> {
+        self.targets
+            .iter()
+            .filter(|(_, target)| target.state != TargetState::Connected && !self.is_covered(target))
+    }
+}
+
+/// Which of two links with one group stays. Both sides decide alike: a higher epoch wins; of two links between the
+/// same masters the one dialled by the group with the smaller id, and of two dialled by the same side the newer one,
+/// because that side has lost the older one.
+fn stays(now_ms: u64, old: &Session, new: &Session, hello: &Hello, config: &Config) -> Result<(), &'static str> {
+    let Some(old_hello) = &old.hello else { return Ok(()) };
+    if hello.epoch != old_hello.epoch {
+        return if hello.epoch > old_hello.epoch {
+            Ok(())
+        } else {
+            Err("a later master is linked already")
+        };
+    }
+    let smaller_is_us = config.group_id < hello.group_id;
+    let by_smaller = |session: &Session| session.dialled.is_some() == smaller_is_us;
+    let silent = now_ms.saturating_sub(old.heard_ms) > 2 * config.hash_interval_ms;
+    if by_smaller(old) && !by_smaller(new) && !silent {
+        return Err("the groups are linked already");
+    }
+    Ok(())
+}

@@ -1,0 +1,160 @@
+//! The mesh's part for demand and status: what is told to neighbours, at which time, and what to the node.
+
+use ferrymq_broker::{GroupId, TransferId};
+
+use super::Mesh;
+use crate::{
+    action::Action,
+    event::LinkId,
+    frame::{Demand, Frame},
+    output::{LinkState, LinkStatus, Output},
+};
+
+impl Mesh {
+    pub(super) fn heard_demand(&mut self, now_ms: u64, link: LinkId, group: GroupId, demand: Demand) {
+        if self.demand.heard(group, demand).is_err() {
+            self.close(now_ms, link, "more rows of demand than are taken from one group");
+        } else if self.demand.is_synced(group) {
+            self.links.synced(now_ms, link);
+        }
+    }
+
+    /// Everything, at the beginning of a link or where the peer has found a difference.
+    pub(super) fn tell_all(&mut self, link: LinkId, group: GroupId) {
+        for demand in self.demand.snapshot(group, &self.bridges) {
+            self.send(link, Frame::Demand(demand));
+        }
+        self.send_pulse(link, group);
+    }
+
+    pub(super) fn pulse_heard(&mut self, link: LinkId, group: GroupId, rows: u64, hash: u64, floor: TransferId) {
+        self.receivers.floor_heard(group, floor);
+        if self.demand.agrees(group, rows, hash) {
+            return;
+        }
+        tracing::warn!(group = %format_args!("{group:016x}"), "demand differs from what was told, asking anew");
+        if let Some(session) = self.links.session_mut(link) {
+            session.resyncs += 1;
+        }
+        self.send(link, Frame::Resync);
+    }
+
+    pub(super) fn pulse(&mut self) {
+        for group in self.demand.neighbours() {
+            if let Some(link) = self.links.link_of(group) {
+                self.send_pulse(link, group);
+            }
+        }
+    }
+
+    fn send_pulse(&mut self, link: LinkId, group: GroupId) {
+        let (rows, hash) = self.demand.told(group);
+        let floor = self.bridges.floor(group);
+        self.send(link, Frame::Pulse { rows, hash, floor });
+    }
+
+    /// Tells neighbours what has gathered, once it has gathered for long enough.
+    pub(super) fn tell_due(&mut self, now_ms: u64) {
+        if !self.demand.has_news() {
+            return;
+        }
+        let at_ms = *self.tell_at_ms.get_or_insert(now_ms + self.config.demand_debounce_ms);
+        if now_ms < at_ms {
+            return;
+        }
+        self.tell_at_ms = None;
+        let about = self.demand.take_for_neighbours();
+        for group in self.demand.neighbours() {
+            let Some(link) = self.links.link_of(group) else {
+                continue;
+            };
+            for demand in self.demand.changes(group, &about, &self.bridges) {
+                self.send(link, Frame::Demand(demand));
+            }
+        }
+    }
+
+    /// Tells the node what has changed of the other groups' demand.
+    pub(super) fn tell_node(&mut self) {
+        for destination in self.demand.take_for_node() {
+            let rows = self.demand.remote(&destination, &self.bridges);
+            let unchanged = match self.node_knows.get(&destination) {
+                Some(known) => *known == rows,
+                None => rows.is_empty(),
+            };
+            if unchanged {
+                continue;
+            }
+            if rows.is_empty() {
+                self.node_knows.remove(&destination);
+            } else {
+                self.node_knows.insert(destination.clone(), rows.clone());
+            }
+            self.actions.push(Action::Output(Output::Demand { destination, rows }));
+        }
+    }
+
+    pub(super) fn tell_status(&mut self) {
+        let status = self.status();
+        if status != self.status_told {
+            self.status_told.clone_from(&status);
+            self.actions.push(Action::Output(Output::Links(status)));
+        }
+    }
+
+    /// Every link, every attempt at one, and every group to which something is under offer.
+    pub fn status(&self) -> Vec<LinkStatus> {
+        let mut all: Vec<LinkStatus> = Vec::new();
+        for (_, session) in self.links.sessions() {
+            let hello = session.hello.as_ref();
+            let mut status = self.status_of(hello.map(|hello| hello.group_id));
+            status.peer.clone_from(&session.group);
+            status.node = Some(session.node);
+            status.epoch = hello.map(|hello| hello.epoch);
+            status.state = session.state;
+            status.since_ms = session.since_ms;
+            status.rtt_us = session.rtt_us;
+            status.resyncs = session.resyncs;
+            all.push(status);
+        }
+        for (name, target) in self.links.idle_targets() {
+            let mut status = self.status_of(target.candidate.group_id.or(target.learned));
+            status.peer.clone_from(name);
+            status.state = target.link_state();
+            status.since_ms = target.since_ms;
+            status.last_error = target.last_error.clone().or(status.last_error);
+            all.push(status);
+        }
+        for group in self.bridges.groups() {
+            let listed = all.iter().any(|status| status.group_id == Some(group));
+            let in_doubt = self.bridges.get(group).is_some_and(|bridge| bridge.in_doubt() > 0);
+            if in_doubt && !listed {
+                all.push(self.status_of(Some(group)));
+            }
+        }
+        all.sort_by(|a, b| (&a.peer, a.group_id, a.since_ms).cmp(&(&b.peer, b.group_id, b.since_ms)));
+        all
+    }
+
+    fn status_of(&self, group_id: Option<GroupId>) -> LinkStatus {
+        let bridge = group_id.and_then(|group| self.bridges.get(group));
+        let (rows_in, rows_out) = group_id.map_or((0, 0), |group| self.demand.counts(group));
+        LinkStatus {
+            peer: group_id.map_or_else(String::new, |group| format!("group {group:016x}")),
+            group_id,
+            node: None,
+            epoch: None,
+            state: LinkState::BackOff,
+            since_ms: 0,
+            rtt_us: 0,
+            rows_in,
+            rows_out,
+            transfers_in_doubt: bridge.map_or(0, |bridge| bridge.in_doubt()),
+            sent: bridge.map_or(0, |bridge| bridge.sent),
+            received: group_id.map_or(0, |group| self.receivers.received(group)),
+            refused: bridge.map_or(0, |bridge| bridge.refused),
+            resyncs: 0,
+            last_error: group_id.and_then(|group| self.troubles.get(&group).cloned()),
+        }
+    }
+}

@@ -1,0 +1,275 @@
+//! The receiver's side of handing over (P4): proposes each arriving transfer in the order of arrival, answers only after
+//! the commit, and has the marks of settled transfers forgotten in batches.
+
+use std::collections::BTreeMap;
+
+use ferrymq_broker::{Accept, Carried, Command, Forget, GroupId, Refused, TransferId};
+use ferrymq_message::{Destination, StoredMessage};
+
+use crate::{config::Config, event::LinkId, frame::Transfer, refusal::Refusal};
+
+/// What arrives from all groups.
+#[derive(Debug)]
+pub(crate) struct Receivers {
+    by_origin: BTreeMap<GroupId, Receiver>,
+    hops_max: usize,
+    forget_transfers_min: u64,
+    forget_interval_ms: u64,
+}
+
+/// What arrives from one group.
+#[derive(Debug, Default)]
+struct Receiver {
+    pending: BTreeMap<TransferId, Incoming>,
+    arrivals: u64,
+    /// The highest floor heard.
+    floor: TransferId,
+    /// The highest floor committed here in this term.
+    forgotten: TransferId,
+    forgetting: bool,
+    forget_at_ms: u64,
+    received: u64,
+}
+
+#[derive(Debug)]
+struct Incoming {
+    accept: Accept,
+    /// Where the answer goes; a transfer that comes again over a new link is answered there.
+    link: LinkId,
+    arrival: u64,
+    stage: Stage,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Queued,
+    Proposed,
+    /// Had no outcome; proposed again later, and nothing that arrived after it overtakes it meanwhile.
+    Failed,
+}
+
+/// What is to be done with an arriving transfer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Arrival {
+    /// Propose what [`Receivers::proposable`] yields.
+    Propose,
+    /// It is being proposed already.
+    Pending,
+    /// Its owner has told a floor above it.
+    Settled,
+    /// The sender keeps to no limit: close the link.
+    TooMany,
+}
+
+/// A transfer that is done here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Finished {
+    pub(crate) link: LinkId,
+    pub(crate) destination: Destination,
+    pub(crate) target: Option<GroupId>,
+    /// Messages stored by it, unless it was stored before.
+    pub(crate) stored: u32,
+}
+
+/// Transfers of one sender that may be pending here; ours are bounded far below by `transfers_in_flight_max`.
+const PENDING_TRANSFERS_MAX: usize = 1_024;
+
+impl Receivers {
+    pub(crate) fn new(config: &Config) -> Self {
+        Self {
+            by_origin: BTreeMap::new(),
+            hops_max: config.hops_max,
+            forget_transfers_min: config.forget_transfers_min,
+            forget_interval_ms: config.forget_interval_ms,
+        }
+    }
+
+    /// Takes in a transfer from `origin` that came over `link`.
+    pub(crate) fn arrived(&mut self, origin: GroupId, link: LinkId, transfer: Transfer) -> Arrival {
+        self.floor_heard(origin, transfer.floor);
+        let hops_max = self.hops_max;
+        let receiver = self.by_origin.entry(origin).or_default();
+        if transfer.transfer < receiver.floor {
+            return Arrival::Settled;
+        }
+        if let Some(incoming) = receiver.pending.get_mut(&transfer.transfer) {
+            incoming.link = link;
+            return Arrival::Pending;
+        }
+        if receiver.pending.len() >= PENDING_TRANSFERS_MAX {
+            return Arrival::TooMany;
+        }
+        let Transfer {
+            transfer,
+            destination,
+            target,
+            messages,
+            ..
+        } = transfer;
+        let (messages, refused) = sorted_out(messages, hops_max);
+        let accept = Accept {
+            origin,
+            transfer,
+            destination,
+            target,
+            messages,
+            refused,
+        };
+        let arrival = receiver.arrivals;
+        receiver.arrivals += 1;
+        receiver.pending.insert(
+            transfer,
+            Incoming {
+                accept,
+                link,
+                arrival,
+                stage: Stage::Queued,
+            },
+        );
+        Arrival::Propose
+    }
+
+    /// What may be proposed now, in the order of arrival; marks it proposed.
+    pub(crate) fn proposable(&mut self, origin: GroupId) -> Vec<TransferId> {
+        let Some(receiver) = self.by_origin.get_mut(&origin) else {
+            return Vec::new();
+        };
+        if receiver
+            .pending
+            .values()
+            .any(|incoming| incoming.stage == Stage::Failed)
+        {
+            return Vec::new();
+        }
+        receiver.propose(Stage::Queued)
+    }
+
+    /// What failed is to be proposed again, in the order of arrival, and then what waited behind it.
+    pub(crate) fn retry(&mut self, origin: GroupId) -> Vec<TransferId> {
+        let Some(receiver) = self.by_origin.get_mut(&origin) else {
+            return Vec::new();
+        };
+        let mut again = receiver.propose(Stage::Failed);
+        again.extend(receiver.propose(Stage::Queued));
+        again
+    }
+
+    /// The command for a pending transfer.
+    pub(crate) fn accept(&self, origin: GroupId, transfer: TransferId) -> Option<Command> {
+        let incoming = self.by_origin.get(&origin)?.pending.get(&transfer)?;
+        Some(Command::Accept(incoming.accept.clone()))
+    }
+
+    /// The proposal had no outcome.
+    pub(crate) fn failed(&mut self, origin: GroupId, transfer: TransferId) {
+        let pending = self
+            .by_origin
+            .get_mut(&origin)
+            .and_then(|receiver| receiver.pending.get_mut(&transfer));
+        if let Some(incoming) = pending {
+            incoming.stage = Stage::Failed;
+        }
+    }
+
+    /// The transfer's messages are stored.
+    pub(crate) fn finished(&mut self, origin: GroupId, transfer: TransferId) -> Option<Finished> {
+        let receiver = self.by_origin.get_mut(&origin)?;
+        let incoming = receiver.pending.remove(&transfer)?;
+        let stored = incoming.accept.messages.len();
+        receiver.received += stored as u64;
+        let Accept {
+            destination, target, ..
+        } = incoming.accept;
+        Some(Finished {
+            link: incoming.link,
+            destination,
+            target,
+            stored: u32::try_from(stored).unwrap_or(u32::MAX),
+        })
+    }
+
+    /// The owner says that every transfer below is settled.
+    pub(crate) fn floor_heard(&mut self, origin: GroupId, floor: TransferId) {
+        let receiver = self.by_origin.entry(origin).or_default();
+        receiver.floor = receiver.floor.max(floor);
+    }
+
+    /// Groups whose marks are to be forgotten now; each is then being forgotten until [`Self::forgotten`] is called.
+    pub(crate) fn forgettable(&mut self, now_ms: u64) -> Vec<GroupId> {
+        let (transfers_min, interval_ms) = (self.forget_transfers_min, self.forget_interval_ms);
+        let mut due = Vec::new();
+        for (&origin, receiver) in &mut self.by_origin {
+            let behind = receiver.floor.saturating_sub(receiver.forgotten);
+            if behind > 0 && !receiver.forgetting && (behind >= transfers_min || now_ms >= receiver.forget_at_ms) {
+                receiver.forgetting = true;
+                receiver.forget_at_ms = now_ms + interval_ms;
+                due.push(origin);
+            }
+        }
+        due
+    }
+
+    /// When [`Self::forgettable`] may next find something.
+    pub(crate) fn forget_at_ms(&self) -> Option<u64> {
+        let waiting = |r: &&Receiver| r.floor > r.forgotten && !r.forgetting;
+        self.by_origin.values().filter(waiting).map(|r| r.forget_at_ms).min()
+    }
+
+    /// The command that forgets, up to the floor heard so far.
+    pub(crate) fn forget(&self, origin: GroupId) -> Option<Forget> {
+        self.by_origin.get(&origin).map(|receiver| Forget {
+            origin,
+            floor: receiver.floor,
+        })
+    }
+
+    /// Marks below this floor are forgotten (`Some`), or the attempt failed (`None`).
+    pub(crate) fn forgotten(&mut self, origin: GroupId, floor: Option<TransferId>) {
+        if let Some(receiver) = self.by_origin.get_mut(&origin) {
+            receiver.forgetting = false;
+            receiver.forgotten = receiver.forgotten.max(floor.unwrap_or(0));
+        }
+    }
+
+    /// Messages stored from this group in this term.
+    pub(crate) fn received(&self, origin: GroupId) -> u64 {
+        self.by_origin.get(&origin).map_or(0, |receiver| receiver.received)
+    }
+}
+
+impl Receiver {
+    fn propose(&mut self, stage: Stage) -> Vec<TransferId> {
+        let mut ready: Vec<(u64, TransferId)> = Vec::new();
+        for (&transfer, incoming) in &mut self.pending {
+            if incoming.stage == stage {
+                incoming.stage = Stage::Proposed;
+                ready.push((incoming.arrival, transfer));
+            }
+        }
+        ready.sort_unstable();
+        ready.into_iter().map(|(_, transfer)| transfer).collect()
+    }
+}
+
+/// Parts what can be taken from what must be refused, so that one bad message stops neither its transfer nor the
+/// bridge. The refusals become part of the log entry, and so of every later answer.
+fn sorted_out(messages: Vec<Carried>, hops_max: usize) -> (Vec<Carried>, Vec<Refused>) {
+    let mut refused = Vec::new();
+    let mut taken = Vec::with_capacity(messages.len());
+    for (position, carried) in messages.into_iter().enumerate() {
+        let reason = if usize::from(carried.hops) > hops_max {
+            Some(Refusal::TooManyHops)
+        } else {
+            let readable = StoredMessage::new(carried.message.clone()).and_then(|stored| stored.decode());
+            readable.err().map(|_| Refusal::Unreadable)
+        };
+        match reason {
+            None => taken.push(carried),
+            Some(reason) => refused.push(Refused {
+                position: position as u32,
+                reason: reason as u8,
+            }),
+        }
+    }
+    (taken, refused)
+}

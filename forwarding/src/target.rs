@@ -1,0 +1,149 @@
+//! Somebody to be dialled: a candidate of discovery, with its back-off and the masters that its slaves name.
+
+use std::collections::VecDeque;
+
+use ferrymq_broker::GroupId;
+
+use crate::{config::Config, event::DialId, input::PeerCandidate, jitter::Jitter, output::LinkState};
+
+/// See the file's head.
+#[derive(Debug)]
+pub(crate) struct Target {
+    pub(crate) candidate: PeerCandidate,
+    /// The group that answered there.
+    pub(crate) learned: Option<GroupId>,
+    pub(crate) state: TargetState,
+    pub(crate) since_ms: u64,
+    pub(crate) last_error: Option<String>,
+    /// Endpoints that a slave named; tried before the candidate's own.
+    redirects: VecDeque<String>,
+    redirects_followed: u32,
+    cursor: usize,
+    failures: u32,
+}
+
+/// What is going on with a target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum TargetState {
+    /// Dialled at this time, unless the group is linked by then.
+    BackOff { until_ms: u64 },
+    /// Being dialled; given up at this time.
+    Dialling { dial: DialId, until_ms: u64 },
+    /// Its connection is one of the sessions.
+    Connected,
+}
+
+/// Redirects followed without a link coming up, before a pause; two slaves may each take the other for the master.
+const REDIRECTS_MAX: u32 = 4;
+/// Pause where a target turned out to be our own group: its address may be given to another one some day.
+const OURSELVES_PAUSE_MS: u64 = 60_000;
+
+impl Target {
+    pub(crate) fn new(candidate: PeerCandidate, now_ms: u64) -> Self {
+        Self {
+            candidate,
+            learned: None,
+            state: TargetState::BackOff { until_ms: now_ms },
+            since_ms: now_ms,
+            last_error: None,
+            redirects: VecDeque::new(),
+            redirects_followed: 0,
+            cursor: 0,
+            failures: 0,
+        }
+    }
+
+    /// The name under which a candidate is the same one although its endpoints change.
+    pub(crate) fn name_of(candidate: &PeerCandidate) -> String {
+        match (&candidate.group, candidate.group_id) {
+            (Some(group), _) => group.clone(),
+            (None, Some(id)) => format!("{id:016x}"),
+            (None, None) => candidate.endpoints.join(","),
+        }
+    }
+
+    /// The endpoint to dial next; `None` where there is none.
+    pub(crate) fn next_endpoint(&mut self) -> Option<String> {
+        if let Some(endpoint) = self.redirects.pop_front() {
+            return Some(endpoint);
+        }
+        let endpoints = &self.candidate.endpoints;
+        let endpoint = endpoints.get(self.cursor % endpoints.len().max(1)).cloned();
+        self.cursor = self.cursor.wrapping_add(1);
+        endpoint
+    }
+
+    pub(crate) fn dialling(&mut self, dial: DialId, now_ms: u64, config: &Config) {
+        self.state = TargetState::Dialling {
+            dial,
+            until_ms: now_ms + config.dial_deadline_ms,
+        };
+        self.since_ms = now_ms;
+    }
+
+    pub(crate) fn connected(&mut self, now_ms: u64) {
+        self.state = TargetState::Connected;
+        self.since_ms = now_ms;
+    }
+
+    /// A link to the target's group is up: the next failure is the first one.
+    pub(crate) fn succeeded(&mut self) {
+        self.failures = 0;
+        self.redirects.clear();
+        self.redirects_followed = 0;
+        self.last_error = None;
+    }
+
+    /// The attempt or the connection ended. The other endpoints are tried at once, then there is a pause.
+    pub(crate) fn failed(&mut self, now_ms: u64, error: String, config: &Config, jitter: &mut Jitter) {
+        let untried = !self.redirects.is_empty();
+        let rounds = self.failures / (self.candidate.endpoints.len().max(1) as u32);
+        self.failures = self.failures.saturating_add(1);
+        let doubled = config.backoff_min_ms.saturating_mul(1 << rounds.min(16));
+        let pause_ms = if untried {
+            0
+        } else {
+            jitter.around(doubled.min(config.backoff_max_ms))
+        };
+        self.back_off(now_ms, pause_ms);
+        self.last_error = Some(error);
+    }
+
+    /// A slave answered and named its master.
+    pub(crate) fn redirected(&mut self, now_ms: u64, endpoints: Vec<String>, config: &Config, jitter: &mut Jitter) {
+        self.redirects_followed += 1;
+        if endpoints.is_empty() || self.redirects_followed > REDIRECTS_MAX {
+            self.redirects_followed = 0;
+            self.redirects.clear();
+            let error = if endpoints.is_empty() {
+                "its group has no master"
+            } else {
+                "redirected in circles"
+            };
+            return self.failed(now_ms, error.to_owned(), config, jitter);
+        }
+        self.redirects = endpoints.into();
+        self.back_off(now_ms, 0);
+    }
+
+    /// The target is our own group.
+    pub(crate) fn is_ourselves(&mut self, now_ms: u64) {
+        self.back_off(now_ms, OURSELVES_PAUSE_MS);
+    }
+
+    fn back_off(&mut self, now_ms: u64, pause_ms: u64) {
+        self.state = TargetState::BackOff {
+            until_ms: now_ms + pause_ms,
+        };
+        self.since_ms = now_ms;
+    }
+
+    /// As told in the status.
+    pub(crate) fn link_state(&self) -> LinkState {
+        match self.state {
+            TargetState::BackOff { .. } => LinkState::BackOff,
+            TargetState::Dialling { .. } => LinkState::Dialling,
+            TargetState::Connected => LinkState::Hello,
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! The root of the replicated state. It only routes: each command borrows the parts that it needs.
+
+use bytes::Bytes;
+use ferrymq_message::StoredError;
+
+use crate::{
+    Applied, GroupId, Outcome, Place, batch,
+    command::{self, kind},
+    producers::Producers,
+    queues::Queues,
+    subscriptions::Subscriptions,
+    transfers::Transfers,
+    wire::Reader,
+};
+
+/// What all replicas must agree on beforehand. Whatever an operator can change travels inside the commands instead.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Settings {}
+
+/// Why a batch or a snapshot cannot be applied. The replica must stop: going on would make it differ from the others.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ApplyError {
+    /// Ends in the middle.
+    #[error("a command or snapshot is cut short")]
+    Truncated,
+    /// Written by a later version of this program.
+    #[error("batch or snapshot of version {0}, which this program does not read")]
+    Version(u8),
+    /// A command that this version does not know.
+    #[error("unknown command {0}: the group runs a later version, update this node")]
+    UnknownCommand(u8),
+    /// A part does not make sense.
+    #[error("malformed {0} in a command or snapshot")]
+    Malformed(&'static str),
+    /// A message's bytes are not a stored message.
+    #[error("a command holds a damaged message: {0}")]
+    Message(StoredError),
+    /// Transactions inside of transactions.
+    #[error("transactions are nested")]
+    Nested,
+}
+
+/// The replicated state.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Broker {
+    pub(crate) group: GroupId,
+    pub(crate) queues: Queues,
+    pub(crate) subscriptions: Subscriptions,
+    pub(crate) producers: Producers,
+    pub(crate) transfers: Transfers,
+}
+
+impl Broker {
+    /// The state of a group that is just being founded.
+    pub fn new(_settings: Settings) -> Self {
+        Self::default()
+    }
+
+    /// Applies one committed batch.
+    ///
+    /// # Errors
+    /// Where the batch cannot be read; the replica must stop, since part of the batch may have been applied.
+    pub fn apply(&mut self, index: u64, payload: &Bytes) -> Result<Applied, ApplyError> {
+        let mut applied = Applied::default();
+        let (count, mut reader) = batch::open(payload)?;
+        for _ in 0..count {
+            let (kind, body) = batch::next(&mut reader)?;
+            let outcome = self.apply_one(index, kind, body, false, &mut applied)?;
+            applied.outcomes.push(outcome);
+        }
+        if reader.is_empty() {
+            Ok(applied)
+        } else {
+            Err(ApplyError::Malformed("end of a batch"))
+        }
+    }
+
+    fn apply_one(
+        &mut self,
+        index: u64,
+        kind: u8,
+        body: Reader,
+        nested: bool,
+        out: &mut Applied,
+    ) -> Result<Outcome, ApplyError> {
+        let Self {
+            group,
+            queues,
+            subscriptions,
+            producers,
+            transfers,
+        } = self;
+        match kind {
+            kind::ENQUEUE => command::enqueue::apply(queues, subscriptions, producers, index, body, out),
+            kind::ACKNOWLEDGE => command::acknowledge::apply(queues, body, out),
+            kind::RETURN => command::return_::apply(queues, body, out),
+            kind::EXPIRE => command::expire::apply(queues, body, out),
+            kind::SUBSCRIBE => command::subscribe::apply(queues, subscriptions, body, out),
+            kind::UNSUBSCRIBE => command::unsubscribe::apply(queues, subscriptions, body, out),
+            kind::TRANSACTION if nested => Err(ApplyError::Nested),
+            kind::TRANSACTION => self.apply_transaction(index, body, out),
+            kind::OFFER => command::offer::apply(queues, transfers, body, out),
+            kind::ACCEPT => command::accept::apply(queues, subscriptions, transfers, *group, index, body, out),
+            kind::RELEASE => command::release::apply(queues, transfers, body, out),
+            kind::FORGET => command::forget::apply(transfers, body),
+            kind::RECLAIM => command::reclaim::apply(queues, transfers, body, out),
+            kind::CONSUMING => command::consuming::apply(queues, body, out),
+            kind::BEGIN_TERM => Ok(command::consuming::begin_term(queues)),
+            kind::FOUND => command::found::apply(group, body),
+            kind::DELETE_DESTINATION => command::delete_destination::apply(queues, transfers, body, out),
+            kind::OPEN_DESTINATION => command::open_destination::apply(queues, body, out),
+            other => Err(ApplyError::UnknownCommand(other)),
+        }
+    }
+
+    fn apply_transaction(&mut self, index: u64, mut body: Reader, out: &mut Applied) -> Result<Outcome, ApplyError> {
+        let count = body.u32()?;
+        let mut outcomes = Vec::new();
+        for _ in 0..count {
+            let (kind, body) = batch::next(&mut body)?;
+            outcomes.push(self.apply_one(index, kind, body, true, out)?);
+        }
+        Ok(Outcome::Many(outcomes))
+    }
+
+    /// This group's id; 0 until it is founded.
+    pub fn group(&self) -> GroupId {
+        self.group
+    }
+
+    /// All queues.
+    pub fn queues(&self) -> &Queues {
+        &self.queues
+    }
+
+    /// All durable subscriptions.
+    pub fn subscriptions(&self) -> &Subscriptions {
+        &self.subscriptions
+    }
+
+    /// Resend detection.
+    pub fn producers(&self) -> &Producers {
+        &self.producers
+    }
+
+    /// What is being handed over.
+    pub fn transfers(&self) -> &Transfers {
+        &self.transfers
+    }
+
+    /// The places in these log entries that the state refers to, in order, each once.
+    pub fn live_places(&self, first_index: u64, last_index: u64) -> Vec<Place> {
+        let range = first_index..=last_index;
+        let mut places: Vec<Place> = self
+            .queues
+            .iter()
+            .flat_map(|queue| queue.iter_from(0))
+            .map(|(_, slot)| slot.place)
+            .filter(|place| range.contains(&place.index))
+            .collect();
+        places.sort_unstable();
+        places.dedup();
+        places
+    }
+
+    /// For each log entry that is referred to: (index, references, bytes), in order.
+    pub fn live_counts(&self) -> Vec<(u64, u64, u64)> {
+        let mut all: Vec<(u64, u32)> = self
+            .queues
+            .iter()
+            .flat_map(|queue| queue.iter_from(0))
+            .map(|(_, slot)| (slot.place.index, slot.place.len))
+            .collect();
+        all.sort_unstable_by_key(|&(index, _)| index);
+        let mut counts: Vec<(u64, u64, u64)> = Vec::new();
+        for (index, len) in all {
+            match counts.last_mut() {
+                Some(last) if last.0 == index => {
+                    last.1 += 1;
+                    last.2 += u64::from(len);
+                }
+                _ => counts.push((index, 1, u64::from(len))),
+            }
+        }
+        counts
+    }
+}

@@ -1,0 +1,161 @@
+//! The commands of the log, one per file: type, encoding, apply, tests.
+//!
+//! ```text
+//! 0 kind u8 | 1 bytes u32 | 5 body
+//! ```
+//!
+//! A kind's number is on disk for ever and is never used for something else.
+
+pub mod accept;
+pub mod acknowledge;
+pub mod consuming;
+pub mod delete_destination;
+pub mod enqueue;
+pub mod expire;
+pub mod forget;
+pub mod found;
+pub mod offer;
+pub mod open_destination;
+pub mod reclaim;
+pub mod release;
+pub mod return_;
+pub mod subscribe;
+pub mod unsubscribe;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use ferrymq_message::Destination;
+
+pub use accept::{Accept, Carried, Refused};
+pub use acknowledge::Acknowledge;
+pub use consuming::Consuming;
+pub use delete_destination::DeleteDestination;
+pub use enqueue::Enqueue;
+pub use expire::Expire;
+pub use forget::Forget;
+pub use offer::Offer;
+pub use reclaim::Reclaim;
+pub use release::Release;
+pub use return_::Return;
+pub use subscribe::Subscribe;
+pub use unsubscribe::Unsubscribe;
+
+use crate::{GroupId, wire::put_destination};
+
+/// An entry of the group's log, before it is packed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Command {
+    /// Store a message.
+    Enqueue(Enqueue),
+    /// Forget consumed messages.
+    Acknowledge(Acknowledge),
+    /// Take back what was dispatched and not acknowledged.
+    Return(Return),
+    /// Take out what is past its time.
+    Expire(Expire),
+    /// Make a durable subscription.
+    Subscribe(Subscribe),
+    /// End a durable subscription.
+    Unsubscribe(Unsubscribe),
+    /// Carry out all of these, or none.
+    Transaction(Vec<Command>),
+    /// Set messages aside for another group.
+    Offer(Offer),
+    /// Take over another group's messages.
+    Accept(Accept),
+    /// Forget what another group has accepted.
+    Release(Release),
+    /// Drop the marks of settled transfers.
+    Forget(Forget),
+    /// Take back what is under offer to a lost group.
+    Reclaim(Reclaim),
+    /// Note that a queue has consumers, or has none any more.
+    Consuming(Consuming),
+    /// A master begins its term.
+    BeginTerm,
+    /// Give the group its id; the first one counts.
+    Found(GroupId),
+    /// Delete a queue.
+    DeleteDestination(DeleteDestination),
+    /// Make a queue, if it is not there.
+    OpenDestination(Destination),
+}
+
+/// The numbers of the kinds.
+pub(crate) mod kind {
+    pub(crate) const ENQUEUE: u8 = 1;
+    pub(crate) const ACKNOWLEDGE: u8 = 2;
+    pub(crate) const RETURN: u8 = 3;
+    pub(crate) const EXPIRE: u8 = 4;
+    pub(crate) const SUBSCRIBE: u8 = 5;
+    pub(crate) const UNSUBSCRIBE: u8 = 6;
+    pub(crate) const TRANSACTION: u8 = 7;
+    pub(crate) const OFFER: u8 = 8;
+    pub(crate) const ACCEPT: u8 = 9;
+    pub(crate) const RELEASE: u8 = 10;
+    pub(crate) const FORGET: u8 = 11;
+    pub(crate) const RECLAIM: u8 = 12;
+    pub(crate) const CONSUMING: u8 = 13;
+    pub(crate) const BEGIN_TERM: u8 = 14;
+    pub(crate) const FOUND: u8 = 15;
+    pub(crate) const DELETE_DESTINATION: u8 = 16;
+    pub(crate) const OPEN_DESTINATION: u8 = 17;
+}
+
+impl Command {
+    /// Appends the command with its header.
+    pub fn encode_into(&self, out: &mut BytesMut) {
+        match self {
+            Self::Enqueue(c) => framed(out, kind::ENQUEUE, |out| c.encode(out)),
+            Self::Acknowledge(c) => framed(out, kind::ACKNOWLEDGE, |out| c.encode(out)),
+            Self::Return(c) => framed(out, kind::RETURN, |out| c.encode(out)),
+            Self::Expire(c) => framed(out, kind::EXPIRE, |out| c.encode(out)),
+            Self::Subscribe(c) => framed(out, kind::SUBSCRIBE, |out| c.encode(out)),
+            Self::Unsubscribe(c) => framed(out, kind::UNSUBSCRIBE, |out| c.encode(out)),
+            Self::Transaction(commands) => framed(out, kind::TRANSACTION, |out| {
+                out.put_u32_le(commands.len() as u32);
+                for command in commands {
+                    command.encode_into(out);
+                }
+            }),
+            Self::Offer(c) => framed(out, kind::OFFER, |out| c.encode(out)),
+            Self::Accept(c) => framed(out, kind::ACCEPT, |out| c.encode(out)),
+            Self::Release(c) => framed(out, kind::RELEASE, |out| c.encode(out)),
+            Self::Forget(c) => framed(out, kind::FORGET, |out| c.encode(out)),
+            Self::Reclaim(c) => framed(out, kind::RECLAIM, |out| c.encode(out)),
+            Self::Consuming(c) => framed(out, kind::CONSUMING, |out| c.encode(out)),
+            Self::BeginTerm => framed(out, kind::BEGIN_TERM, |_| {}),
+            Self::Found(group) => framed(out, kind::FOUND, |out| out.put_u64_le(*group)),
+            Self::DeleteDestination(c) => framed(out, kind::DELETE_DESTINATION, |out| c.encode(out)),
+            Self::OpenDestination(d) => framed(out, kind::OPEN_DESTINATION, |out| put_destination(out, d)),
+        }
+    }
+
+    /// The command with its header, by itself.
+    pub fn encode(&self) -> Bytes {
+        let mut out = BytesMut::with_capacity(64);
+        self.encode_into(&mut out);
+        out.freeze()
+    }
+}
+
+/// Makes one transaction of commands that are encoded already.
+pub fn encode_transaction(commands: &[Bytes]) -> Bytes {
+    let mut out = BytesMut::with_capacity(commands.iter().map(Bytes::len).sum::<usize>() + 16);
+    framed(&mut out, kind::TRANSACTION, |out| {
+        out.put_u32_le(commands.len() as u32);
+        for command in commands {
+            out.put_slice(command);
+        }
+    });
+    out.freeze()
+}
+
+/// Writes a header, lets `body` append, and fills the length in.
+pub(crate) fn framed(out: &mut BytesMut, kind: u8, body: impl FnOnce(&mut BytesMut)) {
+    out.put_u8(kind);
+    let at = out.len();
+    out.put_u32_le(0);
+    body(out);
+    let len = (out.len() - at - 4) as u32;
+    out[at..at + 4].copy_from_slice(&len.to_le_bytes());
+}

@@ -1,0 +1,291 @@
+//! All queues' dispatch on one master. Routes effects and requests to the queue that they concern.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ferrymq_broker::{Acknowledge, Broker, Command, Consuming, Effect, Queue, QueueId, QueueKind, Return};
+use ferrymq_message::Destination;
+
+use crate::{
+    Action, Bodies, Bridge, Consumer, ConsumerId, Target,
+    queue::{Flight, QueueDispatch, Surroundings},
+};
+
+/// What the operator may set.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// Redeliveries after which a message goes to the dead letter queue (ActiveMQ: 6).
+    pub redeliveries_max: u16,
+    /// The dead letter queue (ActiveMQ: `ActiveMQ.DLQ`).
+    pub dead_letter_queue: Destination,
+    /// Whether persistent messages that expire go there too (ActiveMQ: yes).
+    pub expired_to_dead_letter: bool,
+    /// Hand-overs after which a message stays in its group.
+    pub hops_max: u8,
+    /// How long a queue without consumers is remembered as having some, in milliseconds.
+    pub consuming_linger_ms: i64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            redeliveries_max: 6,
+            dead_letter_queue: Destination::queue("ActiveMQ.DLQ"),
+            expired_to_dead_letter: true,
+            hops_max: 16,
+            consuming_linger_ms: 2_000,
+        }
+    }
+}
+
+/// What this group's own consumers want of one queue.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Demand {
+    /// Consumers.
+    pub consumers: u32,
+    /// Messages that they have room for beyond what waits here already.
+    pub credit: u32,
+    /// Their distinct selectors; `None` wants everything.
+    pub selectors: Vec<Option<String>>,
+}
+
+/// All consumers and what they have in flight.
+#[derive(Debug, Default)]
+pub struct Dispatcher {
+    limits: Limits,
+    queues: BTreeMap<QueueId, QueueDispatch>,
+    consumers: BTreeMap<ConsumerId, Consumer>,
+    /// Queues where something can be done.
+    dirty: BTreeSet<QueueId>,
+    /// Queues whose demand may have changed since it was last asked for.
+    demand_changed: BTreeSet<QueueId>,
+    /// Queues whose demand the mesh has been told of.
+    reported: BTreeMap<QueueId, Destination>,
+}
+
+impl Dispatcher {
+    /// A dispatcher without consumers.
+    pub fn new(limits: Limits) -> Self {
+        Self { limits, ..Self::default() }
+    }
+
+    /// A consumer comes. Its queue must be there.
+    pub fn add_consumer(&mut self, id: ConsumerId, consumer: Consumer) {
+        let queue = self.touch(consumer.queue);
+        queue.consumers.push(id);
+        queue.idle_since_ms = None;
+        queue.rescan();
+        self.consumers.insert(id, consumer);
+    }
+
+    /// A consumer goes; what it has not acknowledged comes back. That counts as a redelivery but is no reason for the
+    /// dead letter queue: a consumer with a large prefetch that comes and goes has not rejected anything.
+    pub fn remove_consumer(&mut self, id: ConsumerId, counted: bool) -> Option<Command> {
+        let consumer = self.consumers.remove(&id)?;
+        let queue = self.touch(consumer.queue);
+        queue.consumers.retain(|&other| other != id);
+        let mut seqs: Vec<u64> = consumer.in_flight.iter().map(|&(_, seq)| seq).collect();
+        seqs.sort_unstable();
+        for seq in &seqs {
+            queue.flights.insert(*seq, Flight::Leaving);
+        }
+        (!seqs.is_empty()).then(|| {
+            Command::Return(Return {
+                queue: consumer.queue,
+                seqs,
+                counted,
+                redeliveries_max: u16::MAX,
+                dead_letter: None,
+                reason: String::new(),
+            })
+        })
+    }
+
+    /// Takes acknowledged deliveries out of what is in flight. The command takes the messages away; with `rejected` it
+    /// sends them to the dead letter queue (STOMP NACK, as ActiveMQ's poison acknowledgement).
+    pub fn acknowledge(&mut self, id: ConsumerId, target: Target, rejected: bool) -> Option<Command> {
+        let consumer = self.consumers.get_mut(&id)?;
+        let queue_id = consumer.queue;
+        let mut seqs = consumer.settle(target);
+        if seqs.is_empty() {
+            return None;
+        }
+        seqs.sort_unstable();
+        let queue = self.touch(queue_id);
+        for seq in &seqs {
+            queue.flights.insert(*seq, Flight::Leaving);
+        }
+        Some(if rejected {
+            self.reject(queue_id, seqs)
+        } else {
+            Command::Acknowledge(Acknowledge { queue: queue_id, seqs })
+        })
+    }
+
+    fn reject(&self, queue: QueueId, seqs: Vec<u64>) -> Command {
+        Command::Return(Return {
+            queue,
+            seqs,
+            counted: true,
+            redeliveries_max: 0,
+            dead_letter: Some(self.limits.dead_letter_queue.clone()),
+            reason: "rejected by a consumer".into(),
+        })
+    }
+
+    /// Brings acknowledged messages back, because their transaction was aborted.
+    pub fn give_back(&mut self, queue: QueueId, seqs: Vec<u64>) -> Command {
+        Command::Return(Return {
+            queue,
+            seqs,
+            counted: true,
+            redeliveries_max: self.limits.redeliveries_max,
+            dead_letter: Some(self.limits.dead_letter_queue.clone()),
+            reason: "redelivered too often".into(),
+        })
+    }
+
+    /// What other groups want of a queue, in place of what they wanted before.
+    pub fn set_bridges(&mut self, queue: QueueId, bridges: Vec<Bridge>) {
+        let dispatch = self.touch(queue);
+        let mut wanted_before = Vec::new();
+        let mut fresh = bridges;
+        for bridge in &mut fresh {
+            let before = dispatch.bridges.iter().find(|old| old.next_hop == bridge.next_hop);
+            bridge.offering = before.map_or(0, |old| old.offering);
+            wanted_before.push(before.is_some_and(|old| old.selectors == bridge.selectors));
+        }
+        dispatch.bridges = fresh;
+        if wanted_before.contains(&false) {
+            dispatch.rescan();
+        }
+    }
+
+    /// Takes in what a committed batch brought about.
+    pub fn on_effect(&mut self, effect: &Effect, broker: &Broker) {
+        match *effect {
+            Effect::Available { queue, seq, returned } => {
+                self.touch(queue).available(seq, returned);
+            }
+            Effect::Removed { queue, seq } => self.touch(queue).removed(seq),
+            Effect::Offered { queue, group, transfer } => {
+                let offer = broker.transfers().outgoing.get(&group).and_then(|o| o.pending.get(&transfer));
+                let dispatch = self.touch(queue);
+                let seqs = offer.map_or(&[][..], |offer| &offer.seqs);
+                for seq in seqs {
+                    dispatch.removed(*seq);
+                }
+                if let Some(bridge) = dispatch.bridges.iter_mut().find(|bridge| bridge.next_hop == group) {
+                    let count = seqs.len() as u32;
+                    bridge.offering = bridge.offering.saturating_sub(count);
+                    bridge.available = bridge.available.saturating_sub(count);
+                }
+            }
+            Effect::ConsumingBegan { queue } => {
+                self.touch(queue);
+            }
+            Effect::QueueDeleted { queue } => {
+                self.queues.remove(&queue);
+                self.demand_changed.insert(queue);
+            }
+            Effect::QueueCreated { .. } | Effect::Published { .. } => {}
+        }
+    }
+
+    /// Something changed outside (an outbox has room again): look at the connection's queues.
+    pub fn poke(&mut self, connection: crate::ConnectionId) {
+        let queues: Vec<QueueId> =
+            self.consumers.values().filter(|c| c.connection == connection).map(|c| c.queue).collect();
+        for queue in queues {
+            self.touch(queue);
+        }
+    }
+
+    /// True where [`Dispatcher::dispatch`] has something to look at.
+    pub fn is_dirty(&self) -> bool {
+        !self.dirty.is_empty()
+    }
+
+    /// Hands out what can be handed out.
+    pub fn dispatch(&mut self, broker: &Broker, bodies: &dyn Bodies, now_ms: i64, out: &mut Vec<Action>) {
+        for id in std::mem::take(&mut self.dirty) {
+            let (Some(dispatch), Some(queue)) = (self.queues.get_mut(&id), broker.queues().get(id)) else { continue };
+            let consumers = &mut self.consumers;
+            dispatch.dispatch(Surroundings { queue, consumers, bodies, limits: &self.limits, now_ms }, out);
+        }
+    }
+
+    /// Looks for messages whose time is over and for queues that nobody consumes any more.
+    pub fn tick(&mut self, broker: &Broker, now_ms: i64) -> Vec<Command> {
+        let linger = self.limits.consuming_linger_ms;
+        let mut commands = Vec::new();
+        for (&id, dispatch) in &mut self.queues {
+            self.dirty.insert(id);
+            if !dispatch.consumers.is_empty() || !dispatch.flights.is_empty() {
+                continue;
+            }
+            let since = *dispatch.idle_since_ms.get_or_insert(now_ms);
+            let consuming = broker.queues().get(id).is_some_and(|queue| queue.consuming);
+            if consuming && now_ms - since > linger {
+                commands.push(Command::Consuming(Consuming { queue: id, begins: false }));
+            }
+        }
+        commands
+    }
+
+    /// The queues whose demand may have changed since the last call, with what is wanted of them now.
+    pub fn changed_demand(&mut self, broker: &Broker) -> Vec<(Destination, Demand)> {
+        let mut changed = Vec::new();
+        for id in std::mem::take(&mut self.demand_changed) {
+            match broker.queues().get(id) {
+                Some(Queue { kind: QueueKind::Subscription { .. }, .. }) => {}
+                Some(queue) => {
+                    let demand = self.demand(queue);
+                    if demand.consumers > 0 {
+                        self.reported.insert(id, queue.destination().clone());
+                        changed.push((queue.destination().clone(), demand));
+                    } else if let Some(destination) = self.reported.remove(&id) {
+                        changed.push((destination, demand));
+                    }
+                }
+                None => changed.extend(self.reported.remove(&id).map(|gone| (gone, Demand::default()))),
+            }
+        }
+        changed
+    }
+
+    fn demand(&self, queue: &Queue) -> Demand {
+        let Some(dispatch) = self.queues.get(&queue.id) else { return Demand::default() };
+        let mut demand = Demand::default();
+        let mut room = 0u64;
+        let consumers = dispatch.consumers.iter().filter_map(|id| self.consumers.get(id));
+        for consumer in consumers.filter(|consumer| !consumer.browser) {
+            demand.consumers += 1;
+            room += u64::from(consumer.room());
+            let selector = consumer.selector.as_ref().map(|selector| selector.text().to_owned());
+            if !demand.selectors.contains(&selector) {
+                demand.selectors.push(selector);
+            }
+        }
+        let selective = !demand.selectors.contains(&None);
+        // What a selector leaves lying here does not take anybody's room.
+        let waiting = if selective { 0 } else { dispatch.backlog(queue) };
+        demand.credit = u32::try_from(room.saturating_sub(waiting)).unwrap_or(u32::MAX);
+        demand
+    }
+
+    /// Consumers of a queue and messages in flight, for status.
+    pub fn counts(&self, queue: QueueId) -> (usize, usize) {
+        self.queues.get(&queue).map_or((0, 0), |q| (q.consumers.len(), q.flights.len()))
+    }
+
+    /// The consumer of this number.
+    pub fn consumer(&self, id: ConsumerId) -> Option<&Consumer> {
+        self.consumers.get(&id)
+    }
+
+    fn touch(&mut self, queue: QueueId) -> &mut QueueDispatch {
+        self.dirty.insert(queue);
+        self.demand_changed.insert(queue);
+        self.queues.entry(queue).or_default()
+    }
+}

@@ -1,0 +1,393 @@
+//! One queue's dispatch: what comes next and who may get it.
+//!
+//! Invariant: a living message is in exactly one of these: at or after `cursor`; in `waiting` (looked at, and nobody
+//! could take it, or it came back); in `flights`; or set aside for another group in the replicated state.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use ferrymq_broker::{Acknowledge, Command, Consuming, Expire, Offer, Queue, Slot};
+use ferrymq_message::{Message, Selector, StoredMessage};
+use foldhash::fast::FixedState;
+
+use crate::{Action, Bodies, Bridge, ConnectionId, Consumer, ConsumerId, Limits};
+
+/// Messages that are looked at beyond one that waits for its consumer, at most.
+const LOOKAHEAD_MAX: usize = 4096;
+/// Messages in one offer, at most.
+const OFFER_MESSAGES_MAX: usize = 256;
+/// Message bytes in one offer, at most; a larger message goes alone.
+const OFFER_BYTES_MAX: usize = 1 << 20;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Flight {
+    /// With a consumer, not acknowledged.
+    Delivered(ConsumerId),
+    /// A command that takes it away is under way.
+    Leaving,
+    /// A command that sets it aside for another group is under way.
+    Offering,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct QueueDispatch {
+    /// In the order in which they are served next; rotated as they are.
+    pub(crate) consumers: Vec<ConsumerId>,
+    pub(crate) bridges: Vec<Bridge>,
+    pub(crate) flights: HashMap<u64, Flight, FixedState>,
+    waiting: BTreeSet<u64>,
+    cursor: u64,
+    /// The command that says so is on its way.
+    opening: bool,
+    pub(crate) idle_since_ms: Option<i64>,
+}
+
+/// What a round takes out of the queue, to be proposed at its end.
+#[derive(Default)]
+struct Taken {
+    expired: Vec<u64>,
+    unmatched: Vec<u64>,
+    /// By position of the bridge: messages and their bytes.
+    offers: BTreeMap<usize, Vec<(u64, u32)>>,
+}
+
+/// What became of one look.
+enum Step {
+    /// Dealt with.
+    Passed,
+    /// Somebody wants it and has no room; others may want what comes behind.
+    Later,
+    Stop,
+}
+
+/// Who takes a message.
+enum Choice {
+    /// Position among the consumers.
+    Consumer(usize),
+    /// Position among the bridges.
+    Bridge(usize),
+    /// Somebody wants it and has no room.
+    Later,
+    /// Nobody wants it.
+    Unwanted,
+    Unreadable,
+}
+
+/// What a call may look at besides the queue itself.
+pub(crate) struct Surroundings<'a> {
+    pub(crate) queue: &'a Queue,
+    pub(crate) consumers: &'a mut BTreeMap<ConsumerId, Consumer>,
+    pub(crate) bodies: &'a dyn Bodies,
+    pub(crate) limits: &'a Limits,
+    pub(crate) now_ms: i64,
+}
+
+impl QueueDispatch {
+    /// Looks at everything again, because somebody came who may want what others did not.
+    pub(crate) fn rescan(&mut self) {
+        self.cursor = 0;
+        self.waiting.clear();
+    }
+
+    /// A message can be dispatched.
+    pub(crate) fn available(&mut self, seq: u64, returned: bool) {
+        if returned {
+            self.flights.remove(&seq);
+        }
+        if seq < self.cursor {
+            self.waiting.insert(seq);
+        }
+    }
+
+    pub(crate) fn removed(&mut self, seq: u64) {
+        self.flights.remove(&seq);
+        self.waiting.remove(&seq);
+    }
+
+    /// Messages neither in flight nor set aside, as far as the dispatcher knows.
+    pub(crate) fn backlog(&self, queue: &Queue) -> u64 {
+        queue.len().saturating_sub(self.flights.len() as u64)
+    }
+
+    /// Hands out what can be handed out.
+    pub(crate) fn dispatch(&mut self, mut around: Surroundings<'_>, out: &mut Vec<Action>) {
+        if self.consumers.is_empty() && self.bridges.is_empty() {
+            return;
+        }
+        let browsers = self.browse(&mut around, out);
+        if self.consumers.len() > browsers && !around.queue.consuming {
+            // P3: the log must know that messages may be delivered before the first one is.
+            if !self.opening {
+                self.opening = true;
+                let queue = around.queue.id;
+                out.push(Action::Propose(Command::Consuming(Consuming { queue, begins: true })));
+            }
+            return;
+        }
+        self.opening = false;
+        let mut taken = Taken::default();
+        let mut position = 0;
+        while self.anybody_has_room(&around) {
+            let Some((seq, slot)) = self.next(around.queue, position) else { break };
+            position = seq + 1;
+            match self.hand_out(seq, &slot, &mut around, &mut taken, out) {
+                Step::Passed => self.pass(seq),
+                Step::Later if self.waiting.len() < LOOKAHEAD_MAX => {
+                    self.waiting.insert(seq);
+                    self.cursor = self.cursor.max(seq + 1);
+                }
+                Step::Later | Step::Stop => break,
+            }
+        }
+        self.propose(around.queue, around.limits, taken, out);
+    }
+
+    /// The first message from this position on that may be looked at.
+    fn next(&self, queue: &Queue, position: u64) -> Option<(u64, Slot)> {
+        let waiting = self.waiting.range(position..).next().and_then(|&seq| Some((seq, *queue.get(seq)?)));
+        waiting.or_else(|| queue.first_from(self.cursor.max(position)).map(|(seq, slot)| (seq, *slot)))
+    }
+
+    /// This message needs no further look.
+    fn pass(&mut self, seq: u64) {
+        if !self.waiting.remove(&seq) {
+            self.cursor = self.cursor.max(seq + 1);
+        }
+    }
+
+    fn anybody_has_room(&self, around: &Surroundings<'_>) -> bool {
+        self.bridges.iter().any(|bridge| bridge.room() > 0)
+            || self.consumers.iter().any(|id| around.consumer_has_room(*id))
+    }
+
+    fn hand_out(
+        &mut self,
+        seq: u64,
+        slot: &Slot,
+        around: &mut Surroundings<'_>,
+        taken: &mut Taken,
+        out: &mut Vec<Action>,
+    ) -> Step {
+        if slot.offered() || self.flights.contains_key(&seq) {
+            return Step::Passed;
+        }
+        if slot.expires_ms != 0 && slot.expires_ms <= around.now_ms {
+            self.flights.insert(seq, Flight::Leaving);
+            taken.expired.push(seq);
+            return Step::Passed;
+        }
+        match self.choose(slot, around) {
+            Choice::Consumer(at) => {
+                let id = self.consumers.remove(at);
+                self.consumers.push(id);
+                self.flights.insert(seq, Flight::Delivered(id));
+                around.deliver(id, seq, slot, out);
+                Step::Passed
+            }
+            Choice::Bridge(at) => {
+                self.flights.insert(seq, Flight::Offering);
+                self.bridges[at].offering += 1;
+                taken.offers.entry(at).or_default().push((seq, slot.place.len));
+                Step::Passed
+            }
+            Choice::Later => Step::Later,
+            Choice::Unwanted => {
+                // A subscription's selector is part of it: what does not match was never for it.
+                let asked = !self.consumers.is_empty() || around.queue.other_group().is_some();
+                if asked && is_subscription(around.queue) {
+                    self.flights.insert(seq, Flight::Leaving);
+                    taken.unmatched.push(seq);
+                }
+                Step::Passed
+            }
+            Choice::Unreadable => {
+                out.push(Action::Unreadable { queue: around.queue.id, place: slot.place });
+                Step::Stop
+            }
+        }
+    }
+
+    /// Local consumers first, by priority and then in turn; then other groups, the most room first, then the nearest.
+    fn choose(&self, slot: &Slot, around: &Surroundings<'_>) -> Choice {
+        let mut message = Lazy { bodies: around.bodies, slot, read: None };
+        let mut wanted = false;
+        let mut best: Option<(i8, usize)> = None;
+        let exclusive = self.consumers.iter().any(|id| around.consumers.get(id).is_some_and(|c| c.exclusive));
+        for (at, id) in self.consumers.iter().enumerate() {
+            let Some(consumer) = around.consumers.get(id) else { continue };
+            if consumer.browser || (exclusive && !consumer.exclusive) {
+                continue;
+            }
+            match consumer.selector.as_ref().map_or(Some(true), |selector| message.matches(selector)) {
+                None => return Choice::Unreadable,
+                Some(false) => continue,
+                Some(true) => wanted = true,
+            }
+            if around.consumer_has_room(*id) && best.is_none_or(|(priority, _)| consumer.priority > priority) {
+                best = Some((consumer.priority, at));
+            }
+        }
+        if let Some((_, at)) = best {
+            return Choice::Consumer(at);
+        }
+        // What came from another group goes on only where nobody here wants it; else it would go to and fro.
+        let may_leave = !slot.parked() && slot.hops < around.limits.hops_max && (slot.hops == 0 || !wanted);
+        let mut to: Option<(u32, u32, usize)> = None;
+        for (at, bridge) in self.bridges.iter().enumerate().filter(|_| may_leave) {
+            let matching = bridge.selectors.is_empty()
+                || bridge.selectors.iter().any(|selector| message.matches(selector) == Some(true));
+            if !matching {
+                continue;
+            }
+            wanted = true;
+            let key = (bridge.room(), u32::MAX - bridge.distance, at);
+            if bridge.room() > 0 && to.is_none_or(|(room, near, _)| (key.0, key.1) > (room, near)) {
+                to = Some(key);
+            }
+        }
+        match to {
+            Some((_, _, at)) => Choice::Bridge(at),
+            None if wanted => Choice::Later,
+            None => Choice::Unwanted,
+        }
+    }
+
+    /// Browsers see each message once and take nothing. Returns how many of the consumers are browsers.
+    fn browse(&mut self, around: &mut Surroundings<'_>, out: &mut Vec<Action>) -> usize {
+        let browsers: Vec<ConsumerId> = self
+            .consumers
+            .iter()
+            .copied()
+            .filter(|id| around.consumers.get(id).is_some_and(|consumer| consumer.browser))
+            .collect();
+        for &id in &browsers {
+            let Some(consumer) = around.consumers.get(&id) else { continue };
+            let (connection, selector) = (consumer.connection, consumer.selector.clone());
+            let seen = consumer.browsed_to;
+            for (seq, slot) in around.queue.iter_from(seen) {
+                if !around.bodies.has_room(connection) {
+                    break;
+                }
+                let mut message = Lazy { bodies: around.bodies, slot, read: None };
+                if selector.as_ref().is_none_or(|selector| message.matches(selector) == Some(true)) {
+                    out.push(around.delivery(id, connection, seq, slot));
+                }
+                around.advance_browser(id, seq + 1);
+            }
+            let done = around.consumers.get(&id).is_some_and(|c| around.queue.first_from(c.browsed_to).is_none());
+            if done && around.finish_browser(id) {
+                out.push(Action::Browsed { consumer: id, connection });
+            }
+        }
+        browsers.len()
+    }
+
+    fn propose(&mut self, queue: &Queue, limits: &Limits, taken: Taken, out: &mut Vec<Action>) {
+        let id = queue.id;
+        if !taken.expired.is_empty() {
+            let dead_letter = limits.expired_to_dead_letter.then(|| limits.dead_letter_queue.clone());
+            let seqs = sorted(taken.expired);
+            out.push(Action::Propose(Command::Expire(Expire { queue: id, seqs, dead_letter })));
+        }
+        if !taken.unmatched.is_empty() {
+            let seqs = sorted(taken.unmatched);
+            out.push(Action::Propose(Command::Acknowledge(Acknowledge { queue: id, seqs })));
+        }
+        for (at, messages) in taken.offers {
+            let bridge = &self.bridges[at];
+            for seqs in in_portions(messages) {
+                out.push(Action::Propose(Command::Offer(Offer {
+                    queue: id,
+                    seqs,
+                    group: bridge.next_hop,
+                    group_name: bridge.next_hop_name.clone(),
+                })));
+            }
+        }
+    }
+}
+
+/// Cuts an offer so that one transfer stays small enough for one entry of the receiver's log.
+fn in_portions(mut messages: Vec<(u64, u32)>) -> Vec<Vec<u64>> {
+    messages.sort_unstable();
+    let mut portions: Vec<Vec<u64>> = Vec::new();
+    let mut bytes = 0;
+    for (seq, len) in messages {
+        bytes += len as usize;
+        match portions.last_mut() {
+            Some(portion) if portion.len() < OFFER_MESSAGES_MAX && bytes <= OFFER_BYTES_MAX => portion.push(seq),
+            _ => {
+                bytes = len as usize;
+                portions.push(vec![seq]);
+            }
+        }
+    }
+    portions
+}
+
+/// A message whose bytes are read and decoded when a selector first asks.
+struct Lazy<'a> {
+    bodies: &'a dyn Bodies,
+    slot: &'a Slot,
+    read: Option<Option<Message>>,
+}
+
+impl Lazy<'_> {
+    /// None where the message cannot be read.
+    fn matches(&mut self, selector: &Selector) -> Option<bool> {
+        let message = self.read.get_or_insert_with(|| {
+            let bytes = self.bodies.read(self.slot.place)?;
+            StoredMessage::new(bytes).and_then(|stored| stored.decode()).ok()
+        });
+        message.as_ref().map(|message| selector.matches(message))
+    }
+}
+
+impl Surroundings<'_> {
+    fn consumer_has_room(&self, id: ConsumerId) -> bool {
+        self.consumers
+            .get(&id)
+            .is_some_and(|c| !c.browser && c.room() > 0 && self.bodies.has_room(c.connection))
+    }
+
+    fn deliver(&mut self, id: ConsumerId, seq: u64, slot: &Slot, out: &mut Vec<Action>) {
+        let Some(connection) = self.consumers.get(&id).map(|c| c.connection) else { return };
+        out.push(self.delivery(id, connection, seq, slot));
+    }
+
+    fn delivery(&mut self, id: ConsumerId, connection: ConnectionId, seq: u64, slot: &Slot) -> Action {
+        let tag = match self.consumers.get_mut(&id) {
+            Some(consumer) if consumer.browser => consumer.tag(),
+            Some(consumer) => consumer.take(seq),
+            None => 0,
+        };
+        self.bodies.hand_out(connection, slot.place.len as usize);
+        Action::Deliver {
+            consumer: id,
+            connection,
+            tag,
+            place: slot.place,
+            redelivered: self.queue.redelivered(seq, slot),
+            redeliveries: slot.redeliveries,
+            dead_letter: self.queue.dead_letter(seq).cloned(),
+        }
+    }
+
+    fn advance_browser(&mut self, id: ConsumerId, position: u64) {
+        if let Some(consumer) = self.consumers.get_mut(&id) {
+            consumer.browsed_to = position;
+        }
+    }
+
+    fn finish_browser(&mut self, id: ConsumerId) -> bool {
+        self.consumers.get_mut(&id).is_some_and(|consumer| !std::mem::replace(&mut consumer.browse_ended, true))
+    }
+}
+
+fn is_subscription(queue: &Queue) -> bool {
+    matches!(queue.kind, ferrymq_broker::QueueKind::Subscription { .. })
+}
+
+fn sorted(mut seqs: Vec<u64>) -> Vec<u64> {
+    seqs.sort_unstable();
+    seqs
+}

@@ -1,0 +1,151 @@
+//! The first start of a node without data: found a group, join in its founding, or ask to be admitted to it.
+//!
+//! Of the configured members, the one with the lowest number founds. It first asks all others. If anyone knows the group
+//! as founded, this node has lost its data or is new, and asks the master to admit it. If all others are without data
+//! too and agree to be founded by it, it founds at once; if some do not answer, a majority suffices after
+//! [`PATIENCE`], since a group that was founded before has a majority that would say so. (A majority that lost all
+//! its data at once is beyond what the group promises to survive.)
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
+
+use crate::config::{NodeAddress, NodeId};
+use crate::group::Inner;
+use crate::rpc::Rpc;
+use crate::wire::kind;
+
+/// What a node knows of its group: the answer to `ASK`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Knowledge {
+    pub(crate) founded: bool,
+    pub(crate) master: Option<(NodeId, NodeAddress)>,
+}
+
+/// `FOUND`: may this node found the group?
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct FoundRequest {
+    pub(crate) founder: NodeId,
+}
+
+/// `ADMIT`: this node has no data and wants to take part.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct AdmitRequest {
+    pub(crate) node: NodeId,
+}
+
+/// How long the founder waits for members that do not answer.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Between two rounds of questions.
+const ROUND: Duration = Duration::from_millis(100);
+/// For one question.
+const ANSWER_WITHIN: Duration = Duration::from_secs(2);
+/// For the master to take a former voter out of the membership.
+const ADMIT_WITHIN: Duration = Duration::from_secs(30);
+
+/// Runs until this node takes part in a group.
+pub(crate) async fn run(inner: Arc<Inner>) {
+    let started = Instant::now();
+    loop {
+        match round(&inner, started).await {
+            Ok(true) => {
+                inner.set_notice(None);
+                return;
+            }
+            Ok(false) => {}
+            Err(error) => inner.set_notice(Some(format!("cannot take part in the group yet: {error}"))),
+        }
+        tokio::time::sleep(ROUND).await;
+    }
+}
+
+/// True once this node takes part.
+async fn round(inner: &Arc<Inner>, started: Instant) -> io::Result<bool> {
+    if inner.raft.is_initialized().await.map_err(io::Error::other)? {
+        return Ok(true);
+    }
+    let me = inner.config.node;
+    let others: BTreeMap<_, _> = inner.config.members.iter().filter(|(node, _)| **node != me).collect();
+    if others.is_empty() && inner.config.members.contains_key(&me) {
+        return found(inner).await.map(|()| true);
+    }
+    let mut answers = Vec::new();
+    for (node, answer) in ask_all(inner, &others).await {
+        match answer {
+            Ok(known) if known.founded => return ask_admission(inner, known).await,
+            Ok(_) => answers.push(node),
+            Err(error) => tracing::debug!(node, %error, "no answer while founding"),
+        }
+    }
+    let lowest = inner.config.members.keys().next().copied();
+    if lowest != Some(me) {
+        inner.set_notice(Some(match lowest {
+            Some(lowest) => format!("waiting for node {lowest} to found group '{}'", inner.config.group),
+            None => "waiting to be added: no members are configured".to_owned(),
+        }));
+        return Ok(false);
+    }
+    let members = inner.config.members.len();
+    let has_majority = answers.len() + 1 > members / 2;
+    if answers.len() + 1 < members && !(has_majority && started.elapsed() >= PATIENCE) {
+        let missing: Vec<_> = others.keys().filter(|node| !answers.contains(node)).collect();
+        inner.set_notice(Some(format!("founding group '{}': no answer from nodes {missing:?}", inner.config.group)));
+        return Ok(false);
+    }
+    let mut agreed = 1;
+    for node in answers {
+        let mut rpc = rpc(inner, node, &others[&node].peer);
+        let consent = rpc.ask_json(kind::FOUND, &FoundRequest { founder: me });
+        if let Ok(Ok(true)) = tokio::time::timeout(ANSWER_WITHIN, consent).await {
+            agreed += 1;
+        }
+    }
+    if agreed <= members / 2 {
+        return Ok(false);
+    }
+    found(inner).await.map(|()| true)
+}
+
+async fn found(inner: &Arc<Inner>) -> io::Result<()> {
+    inner.admission.give().await?;
+    tracing::info!(group = inner.config.group, members = ?inner.config.members.keys(), "founding the group");
+    inner.raft.initialize(inner.config.members.clone()).await.map_err(io::Error::other)
+}
+
+/// Asks everyone at once.
+async fn ask_all(
+    inner: &Arc<Inner>,
+    others: &BTreeMap<&NodeId, &NodeAddress>,
+) -> Vec<(NodeId, io::Result<Knowledge>)> {
+    let questions = others.iter().map(|(node, address)| async move {
+        let mut rpc = rpc(inner, **node, &address.peer);
+        let answer = tokio::time::timeout(ANSWER_WITHIN, rpc.ask_json(kind::ASK, &())).await;
+        (**node, answer.unwrap_or_else(|late| Err(late.into())))
+    });
+    futures_util::future::join_all(questions).await
+}
+
+/// The group exists. Without admission, asks its master; the log then comes by itself.
+async fn ask_admission(inner: &Arc<Inner>, known: Knowledge) -> io::Result<bool> {
+    if inner.admission.is_given() {
+        return Ok(true);
+    }
+    let Some((master, address)) = known.master else {
+        inner.set_notice(Some("this node has no data; waiting for a master to admit it to the group".to_owned()));
+        return Ok(false);
+    };
+    inner.set_notice(Some(format!("this node has no data; asking master {master} to admit it to the group")));
+    let mut rpc = rpc(inner, master, &address.peer);
+    let admit = rpc.ask_json::<()>(kind::ADMIT, &AdmitRequest { node: inner.config.node });
+    tokio::time::timeout(ADMIT_WITHIN, admit).await??;
+    inner.admission.give().await?;
+    Ok(true)
+}
+
+fn rpc(inner: &Inner, node: NodeId, address: &str) -> Rpc {
+    Rpc::new(inner.dial.clone(), node, address.to_owned())
+}

@@ -1,0 +1,66 @@
+//! What happens now and then: a snapshot after much log, and living messages moved out of mostly dead segments.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ferrymq_journal::SparseSegment;
+use tokio::sync::oneshot;
+use tokio::time::{Instant, MissedTickBehavior};
+
+use crate::group::Inner;
+use crate::replica::{Replica, journal_place};
+
+/// How often the amount of log since the last snapshot is looked at.
+const LOOK: Duration = Duration::from_millis(500);
+/// Places moved in one go, so that the journal's writer is not kept from the log.
+const PLACES_MAX: usize = 4096;
+
+/// Runs until the group shuts down.
+pub(crate) async fn run(inner: Arc<Inner>) {
+    let mut look = tokio::time::interval(LOOK);
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let between = Duration::from_millis(inner.config.stragglers_interval_ms);
+    let mut stragglers_at = Instant::now() + between;
+    loop {
+        look.tick().await;
+        if inner.replica.take_log_bytes(inner.config.snapshot_log_bytes)
+            && let Err(error) = inner.raft.trigger().snapshot().await
+        {
+            tracing::debug!(%error, "no snapshot");
+        }
+        if Instant::now() >= stragglers_at {
+            stragglers_at = Instant::now() + between;
+            if let Err(error) = move_stragglers(&inner.replica).await {
+                tracing::warn!(%error, "living messages could not be moved out of sparse segments");
+            }
+        }
+    }
+}
+
+/// Copies what lives in sparse segments forward, after which the journal lets the files go. A slave that installs a
+/// snapshot meanwhile loses nothing: its copies then count for nothing.
+pub(crate) async fn move_stragglers(replica: &Arc<Replica>) -> io::Result<()> {
+    let segments = replica.journal.sparse_segments();
+    for segment in segments {
+        let SparseSegment { first_index, last_index, .. } = segment;
+        let looking = replica.clone();
+        let look = move || {
+            let state = looking.read();
+            // A snapshot that is being sent holds bodies that the state no longer knows.
+            let applied = state.applied.as_ref().map_or(0, |log_id| log_id.index);
+            if looking.is_pinned() || applied < last_index {
+                return Vec::new();
+            }
+            state.broker.live_places(first_index, last_index)
+        };
+        let places = tokio::task::spawn_blocking(look).await.map_err(io::Error::other)?;
+        for some in places.chunks(PLACES_MAX) {
+            let (done, copied) = oneshot::channel();
+            let places = some.iter().copied().map(journal_place).collect();
+            replica.journal.copy_forward(places, Box::new(move |result| drop(done.send(result))));
+            copied.await.map_err(io::Error::other)?.map_err(io::Error::other)?;
+        }
+    }
+    Ok(())
+}

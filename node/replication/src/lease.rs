@@ -1,0 +1,165 @@
+//! The master's lease (P7): it may act while a majority has answered it so lately that none of them can have voted for
+//! another yet.
+//!
+//! A slave that hears the master votes for nobody else for `election_timeout_max`. The lease counts from the moment a
+//! request was *sent*, and lasts only `election_timeout_min`, so it ends before the earliest possible other master, and
+//! a paused process finds it run out when it wakes up.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::config::NodeId;
+
+/// The lease of this node's mastership.
+pub(crate) struct Lease {
+    me: NodeId,
+    started: Instant,
+    lasts_micros: u64,
+    /// Microseconds since `started` up to which the lease holds; 0 for none.
+    until_micros: AtomicU64,
+    answers: Mutex<Answers>,
+}
+
+struct Answers {
+    /// The term in which this node is master.
+    term: Option<u64>,
+    /// A majority of each set must have answered; two sets while the membership changes.
+    voters: Vec<BTreeSet<NodeId>>,
+    /// When the last answered request was sent, in microseconds since `started`.
+    sent_micros: BTreeMap<NodeId, u64>,
+}
+
+impl Lease {
+    pub(crate) fn new(me: NodeId, lasts: Duration) -> Lease {
+        Lease {
+            me,
+            started: Instant::now(),
+            lasts_micros: lasts.as_micros() as u64,
+            until_micros: AtomicU64::new(0),
+            answers: Mutex::new(Answers { term: None, voters: Vec::new(), sent_micros: BTreeMap::new() }),
+        }
+    }
+
+    /// Whether the master may act now.
+    pub(crate) fn holds(&self) -> bool {
+        self.now_micros() < self.until_micros.load(Ordering::Acquire)
+    }
+
+    /// This node is master of `term` with these voters. Answers of the same term stay.
+    pub(crate) fn begin(&self, term: u64, voters: Vec<BTreeSet<NodeId>>) {
+        let mut answers = self.lock();
+        if answers.term != Some(term) {
+            answers.term = Some(term);
+            answers.sent_micros.clear();
+        }
+        answers.voters = voters;
+        self.renew(&answers);
+    }
+
+    /// This node is not master, or is about to hand over.
+    pub(crate) fn end(&self) {
+        let mut answers = self.lock();
+        answers.term = None;
+        answers.sent_micros.clear();
+        self.until_micros.store(0, Ordering::Release);
+    }
+
+    /// `node` has answered, as a follower of `term`, a request that was sent at `sent`.
+    pub(crate) fn answered(&self, node: NodeId, term: u64, sent: Instant) {
+        let sent_micros = sent.saturating_duration_since(self.started).as_micros() as u64;
+        let mut answers = self.lock();
+        if answers.term != Some(term) {
+            return;
+        }
+        let last = answers.sent_micros.entry(node).or_default();
+        *last = sent_micros.max(*last);
+        self.renew(&answers);
+    }
+
+    /// How long ago the last answered request to each node was sent.
+    pub(crate) fn heard_ms_ago(&self) -> BTreeMap<NodeId, u64> {
+        let now = self.now_micros();
+        let answers = self.lock();
+        answers.sent_micros.iter().map(|(node, sent)| (*node, now.saturating_sub(*sent) / 1000)).collect()
+    }
+
+    fn renew(&self, answers: &Answers) {
+        let oldest = answers.voters.iter().map(|voters| self.majority_since(voters, &answers.sent_micros)).min();
+        let until = match oldest.flatten() {
+            None => 0,
+            Some(u64::MAX) => u64::MAX,
+            Some(sent) => sent.saturating_add(self.lasts_micros),
+        };
+        self.until_micros.store(until, Ordering::Release);
+    }
+
+    /// The youngest instant that a majority, this node included, has answered since; `None` if there is none.
+    fn majority_since(&self, voters: &BTreeSet<NodeId>, sent_micros: &BTreeMap<NodeId, u64>) -> Option<u64> {
+        let mut since: Vec<u64> = voters
+            .iter()
+            .filter_map(|node| if *node == self.me { Some(u64::MAX) } else { sent_micros.get(node).copied() })
+            .collect();
+        since.sort_unstable_by(|a, b| b.cmp(a));
+        since.get(voters.len() / 2).copied()
+    }
+
+    fn now_micros(&self) -> u64 {
+        self.started.elapsed().as_micros() as u64
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Answers> {
+        self.answers.lock().expect("no code panics under this lock")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn set(nodes: &[NodeId]) -> BTreeSet<NodeId> {
+        nodes.iter().copied().collect()
+    }
+
+    #[test]
+    fn a_group_of_one_always_holds_it() {
+        let lease = Lease::new(1, Duration::from_millis(250));
+        assert!(!lease.holds(), "not master yet");
+        lease.begin(1, vec![set(&[1])]);
+        assert!(lease.holds());
+        lease.end();
+        assert!(!lease.holds());
+    }
+
+    #[test]
+    fn it_needs_a_majority_and_counts_from_the_sending() {
+        let lease = Lease::new(1, Duration::from_secs(3600));
+        let now = Instant::now();
+        lease.begin(4, vec![set(&[1, 2, 3, 4, 5])]);
+        lease.answered(2, 4, now);
+        assert!(!lease.holds(), "two of five");
+        lease.answered(3, 3, now);
+        assert!(!lease.holds(), "an answer of another term");
+        lease.answered(3, 4, now);
+        assert!(lease.holds());
+        lease.begin(5, vec![set(&[1, 2, 3, 4, 5])]);
+        assert!(!lease.holds(), "answers of an earlier term");
+
+        let short = Lease { started: now - Duration::from_secs(60), ..Lease::new(1, Duration::from_millis(250)) };
+        short.begin(1, vec![set(&[1, 2, 3])]);
+        short.answered(2, 1, now - Duration::from_secs(1));
+        assert!(!short.holds(), "sent longer ago than the lease lasts");
+    }
+
+    #[test]
+    fn a_joint_membership_needs_both_majorities() {
+        let lease = Lease::new(1, Duration::from_secs(3600));
+        lease.begin(1, vec![set(&[1, 2, 3]), set(&[3, 4, 5])]);
+        lease.answered(2, 1, Instant::now());
+        lease.answered(4, 1, Instant::now());
+        assert!(!lease.holds());
+        lease.answered(5, 1, Instant::now());
+        assert!(lease.holds());
+    }
+}

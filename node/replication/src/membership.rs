@@ -1,0 +1,153 @@
+//! Changing who belongs to the group, and handing mastership over. All of it happens on the master.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use openraft::errors::{ChangeMembershipError, ClientWriteError, RaftError};
+use openraft::{ChangeMembers, ReadPolicy};
+
+use crate::config::{NodeAddress, NodeId};
+use crate::group::Inner;
+use crate::types::Types;
+
+/// Why the membership, or the master, stays as it is.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum MembershipError {
+    /// Only the master can.
+    #[error("this node is not the master; ask {}", match .0 { Some(master) => format!("node {master}"), None => "again when there is one".into() })]
+    NotMaster(Option<NodeId>),
+    /// A number stands for one node for ever.
+    #[error("node id {0} is in use; give the new node a number that was never used in this group")]
+    InUse(NodeId),
+    /// No such node.
+    #[error("node {0} does not belong to the group")]
+    Unknown(NodeId),
+    /// The master cannot remove itself.
+    #[error("node {0} is the master; let it step down first, then remove it")]
+    IsMaster(NodeId),
+    /// One change at a time.
+    #[error("another change of membership is under way; try again when it is done")]
+    InProgress,
+    /// Nobody to hand over to.
+    #[error("there is no other voter that could become master")]
+    NoSuccessor,
+    /// The successor did not take over in time; this node or another is elected as after a failure.
+    #[error("node {0} did not become master in time; the group elects a master by itself")]
+    NotTaken(NodeId),
+    /// The replica has stopped.
+    #[error("the replica has stopped: {0}")]
+    Stopped(String),
+}
+
+/// Learner, catch up, voter.
+pub(crate) async fn add(inner: &Arc<Inner>, id: NodeId, address: NodeAddress) -> Result<(), MembershipError> {
+    ensure_master(inner)?;
+    if id == 0 || inner.membership().get_node(&id).is_some() {
+        return Err(MembershipError::InUse(id));
+    }
+    join(inner, id, address).await
+}
+
+async fn join(inner: &Arc<Inner>, id: NodeId, address: NodeAddress) -> Result<(), MembershipError> {
+    if !inner.joining().insert(id) {
+        return Err(MembershipError::InProgress);
+    }
+    let joined = async {
+        inner.raft.add_learner(id, address, true).await.map_err(|error| refused(inner, error))?;
+        let voter = ChangeMembers::AddVoterIds(BTreeSet::from([id]));
+        inner.raft.change_membership(voter, false).await.map_err(|error| refused(inner, error))
+    }
+    .await;
+    inner.joining().remove(&id);
+    joined.map(drop)
+}
+
+/// Takes a node out, voter or not.
+pub(crate) async fn remove(inner: &Arc<Inner>, id: NodeId) -> Result<(), MembershipError> {
+    ensure_master(inner)?;
+    if id == inner.config.node {
+        return Err(MembershipError::IsMaster(id));
+    }
+    let membership = inner.membership();
+    if membership.get_node(&id).is_none() {
+        return Err(MembershipError::Unknown(id));
+    }
+    let ids = BTreeSet::from([id]);
+    let is_voter = membership.voter_ids().any(|voter| voter == id);
+    let change = if is_voter { ChangeMembers::RemoveVoters(ids) } else { ChangeMembers::RemoveNodes(ids) };
+    inner.raft.change_membership(change, false).await.map(drop).map_err(|error| refused(inner, error))
+}
+
+/// Lets a node without data take part. If it was a member, it is taken out first, so that nothing counts on what it has
+/// forgotten, and then joins anew.
+pub(crate) async fn admit(inner: &Arc<Inner>, id: NodeId) -> Result<(), MembershipError> {
+    ensure_master(inner)?;
+    let linearizable = inner.raft.ensure_linearizable(ReadPolicy::ReadIndex).await;
+    linearizable.map_err(|_| MembershipError::NotMaster(None))?;
+    if inner.joining().contains(&id) {
+        return Ok(());
+    }
+    let Some(address) = inner.membership().get_node(&id).cloned() else {
+        return Ok(()); // An operator adds it.
+    };
+    tracing::warn!(node = id, "a member has lost its data; it joins anew");
+    remove(inner, id).await?;
+    let inner = inner.clone();
+    tokio::spawn(async move {
+        if let Err(error) = join(&inner, id, address).await {
+            tracing::error!(node = id, %error, "a member that has lost its data could not join anew: add it by hand");
+        }
+    });
+    Ok(())
+}
+
+/// Hands over to `to`, or to the voter that has caught up best.
+pub(crate) async fn step_down(inner: &Arc<Inner>, to: Option<NodeId>) -> Result<NodeId, MembershipError> {
+    ensure_master(inner)?;
+    let me = inner.config.node;
+    let voters: BTreeSet<NodeId> = inner.membership().voter_ids().filter(|id| *id != me).collect();
+    let to = match to {
+        Some(to) if voters.contains(&to) => to,
+        Some(to) => return Err(MembershipError::Unknown(to)),
+        None => best_caught_up(inner, &voters).ok_or(MembershipError::NoSuccessor)?,
+    };
+    // The successor does not wait for this master's lease to run out, so the lease ends here and now (P7).
+    inner.hand_over();
+    let stopped = |error: openraft::errors::Fatal<Types>| MembershipError::Stopped(error.to_string());
+    inner.raft.trigger().transfer_leader(to).await.map_err(stopped)?;
+    let patience = Duration::from_millis(2 * inner.config.election_timeout_max_ms);
+    let mut metrics = inner.raft.metrics();
+    let term = metrics.borrow().current_term;
+    let taken = metrics.wait_for(|m| m.current_term > term && m.current_leader.is_some_and(|leader| leader != me));
+    if let Ok(Ok(metrics)) = tokio::time::timeout(patience, taken).await {
+        return Ok(metrics.current_leader.unwrap_or(to));
+    }
+    // openraft proposes nothing more in this term; a new term ends that, whoever wins it.
+    inner.raft.trigger().elect(false).await.map_err(stopped)?;
+    Err(MembershipError::NotTaken(to))
+}
+
+fn best_caught_up(inner: &Inner, voters: &BTreeSet<NodeId>) -> Option<NodeId> {
+    let metrics = inner.raft.metrics().borrow().clone();
+    let matched = |id: &NodeId| metrics.replication.as_ref().and_then(|all| all.get(id).cloned().flatten());
+    let heard_ms = inner.lease.heard_ms_ago();
+    let is_alive = |id: &&NodeId| heard_ms.get(id).is_some_and(|ago| *ago < inner.config.election_timeout_min_ms);
+    voters.iter().filter(is_alive).max_by_key(|id| matched(id)).copied()
+}
+
+fn ensure_master(inner: &Inner) -> Result<(), MembershipError> {
+    if inner.role.borrow().is_master() { Ok(()) } else { Err(MembershipError::NotMaster(inner.master().map(|m| m.0))) }
+}
+
+fn refused(inner: &Inner, error: RaftError<Types, ClientWriteError<Types>>) -> MembershipError {
+    match error {
+        RaftError::APIError(ClientWriteError::ChangeMembershipError(ChangeMembershipError::InProgress(_))) => {
+            MembershipError::InProgress
+        }
+        RaftError::APIError(ClientWriteError::ForwardToLeader(_) | ClientWriteError::LogEntryDiscarded(_)) => {
+            MembershipError::NotMaster(inner.master().map(|master| master.0))
+        }
+        other => MembershipError::Stopped(other.to_string()),
+    }
+}

@@ -1,0 +1,220 @@
+//! The client side of a group: how openraft reaches its peers. Log entries, rare requests and snapshots each have a
+//! connection of their own, so that a heartbeat never waits behind entries.
+
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures_util::stream::{self, Stream, StreamExt};
+use openraft::base::{BoxFuture, BoxStream};
+use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable};
+use openraft::network::{
+    Backoff, NetBackoff, NetSnapshot, NetStreamAppend, NetTransferLeader, NetVote, RPCOption, RaftNetworkFactory,
+};
+use openraft::raft::{
+    AppendEntriesRequest, SnapshotResponse, StreamAppendResult, TransferLeaderRequest, TransferLeaderResponse,
+    VoteRequest, VoteResponse,
+};
+use openraft::OptionalSend;
+
+use crate::append_session::AppendSession;
+use crate::config::{NodeAddress, NodeId};
+use crate::dial::Dial;
+use crate::lease::Lease;
+use crate::purpose;
+use crate::replica::Replica;
+use crate::rpc::{Connection, Rpc, unexpected};
+use crate::snapshot::{self, StateSnapshot};
+use crate::types::{Types, Vote};
+use crate::wire::{decode_appended, encode_append, from_json, kind};
+
+/// What every connection of this node needs.
+pub(crate) struct Links {
+    pub(crate) dial: Arc<dyn Dial>,
+    pub(crate) replica: Arc<Replica>,
+    pub(crate) lease: Arc<Lease>,
+    /// Append requests without an answer, per slave.
+    pub(crate) append_requests_max: usize,
+    /// How long a mere commit mark waits for entries to carry it.
+    pub(crate) commit_hold: Duration,
+}
+
+/// Makes clients for openraft.
+pub(crate) struct Network(pub(crate) Arc<Links>);
+
+/// A client for one peer. openraft has one for entries, one for heartbeats, and short-lived ones for the rest.
+pub(crate) struct Peer {
+    pub(crate) links: Arc<Links>,
+    pub(crate) target: NodeId,
+    address: String,
+    for_heartbeats: bool,
+    /// Kept between sessions as long as every request is answered.
+    pub(crate) append: Option<Connection>,
+    rpc: Rpc,
+}
+
+type Appended = Result<StreamAppendResult<Types>, RPCError<Types>>;
+type SnapshotOf = openraft::alias::SnapshotOf<Types, StateSnapshot>;
+
+impl RaftNetworkFactory<Types> for Network {
+    type Network = Peer;
+
+    async fn new_client(&mut self, target: NodeId, node: &NodeAddress) -> Peer {
+        Peer::new(self.0.clone(), target, node, false)
+    }
+
+    async fn new_heartbeat_client(&mut self, target: NodeId, node: &NodeAddress) -> Peer {
+        Peer::new(self.0.clone(), target, node, true)
+    }
+}
+
+impl Peer {
+    fn new(links: Arc<Links>, target: NodeId, node: &NodeAddress, for_heartbeats: bool) -> Peer {
+        let rpc = Rpc::new(links.dial.clone(), target, node.peer.clone());
+        Peer { links, target, address: node.peer.clone(), for_heartbeats, append: None, rpc }
+    }
+
+    /// The kept append connection, or a new one.
+    pub(crate) async fn append_connection(&mut self) -> io::Result<Connection> {
+        match self.append.take() {
+            Some(connection) => Ok(connection),
+            None => {
+                let stream = self.links.dial.dial(self.target, &self.address, purpose::APPEND).await?;
+                Ok(Connection::new(stream))
+            }
+        }
+    }
+
+    async fn heartbeat(&mut self, request: AppendEntriesRequest<Types>) -> io::Result<StreamAppendResult<Types>> {
+        let (term, prev) = (request.vote.leader_id.term, request.prev_log_id.clone());
+        let sent = Instant::now();
+        match self.rpc.ask(kind::APPEND, &encode_append(request)?).await? {
+            (kind::APPENDED, answer) => {
+                let result = decode_appended(answer, prev)?;
+                self.note_answer(&result, term, sent);
+                Ok(result)
+            }
+            (other, _) => Err(unexpected(other)),
+        }
+    }
+
+    /// Any answer but a higher vote renews the lease.
+    pub(crate) fn note_answer(&self, result: &StreamAppendResult<Types>, term: u64, sent: Instant) {
+        if !matches!(result, Err(openraft::raft::StreamAppendError::HigherVote(_))) {
+            self.links.lease.answered(self.target, term, sent);
+        }
+    }
+
+    async fn send_snapshot(&self, vote: Vote, snapshot: SnapshotOf) -> io::Result<SnapshotResponse<Types>> {
+        let stream = self.links.dial.dial(self.target, &self.address, purpose::SNAPSHOT).await?;
+        let mut connection = Connection::new(stream);
+        let replica = &self.links.replica;
+        let sent = snapshot::send(&mut connection.writer, replica, vote, snapshot.meta, snapshot.snapshot).await;
+        // When the other side refuses half-way, its reason tells more than the broken pipe.
+        match connection.reader.read().await {
+            Ok(Some((kind::ANSWER, answer))) => from_json(&answer),
+            Ok(Some((kind::REFUSED, reason))) => {
+                Err(io::Error::other(format!("node {} refuses the snapshot: {}", self.target, String::from_utf8_lossy(&reason))))
+            }
+            Ok(Some((other, _))) => Err(unexpected(other)),
+            Ok(None) => sent.and(Err(io::ErrorKind::UnexpectedEof.into())),
+            Err(error) => sent.and(Err(io::Error::other(error))),
+        }
+    }
+}
+
+impl NetStreamAppend<Types> for Peer {
+    fn stream_append<'s, S>(
+        &'s mut self,
+        mut input: S,
+        _option: RPCOption,
+    ) -> BoxFuture<'s, Result<BoxStream<'s, Appended>, RPCError<Types>>>
+    where
+        S: Stream<Item = AppendEntriesRequest<Types>> + OptionalSend + Unpin + 'static,
+    {
+        Box::pin(async move {
+            if self.for_heartbeats {
+                let Some(request) = input.next().await else {
+                    return Ok(stream::empty().boxed());
+                };
+                let answer = self.heartbeat(request).await.map_err(|error| unreachable_peer(&error));
+                return Ok(stream::once(async { answer }).boxed());
+            }
+            let connection = self.append_connection().await.map_err(|error| unreachable_peer(&error))?;
+            let session = AppendSession::new(self, connection, input);
+            let answers = stream::unfold(session, |mut session| async move {
+                session.next().await.map(|answer| (answer, session))
+            });
+            Ok(answers.boxed())
+        })
+    }
+}
+
+impl NetVote<Types> for Peer {
+    async fn vote(&mut self, request: VoteRequest<Types>, _: RPCOption) -> Result<VoteResponse<Types>, RPCError<Types>> {
+        self.rpc.ask_json(kind::VOTE, &request).await.map_err(|error| unreachable_peer(&error))
+    }
+
+    /// An error when unreachable: no answer is no consent.
+    async fn pre_vote(
+        &mut self,
+        request: VoteRequest<Types>,
+        _: RPCOption,
+    ) -> Result<VoteResponse<Types>, RPCError<Types>> {
+        self.rpc.ask_json(kind::PRE_VOTE, &request).await.map_err(|error| unreachable_peer(&error))
+    }
+}
+
+impl NetTransferLeader<Types> for Peer {
+    async fn transfer_leader(
+        &mut self,
+        request: TransferLeaderRequest<Types>,
+        _: RPCOption,
+    ) -> Result<TransferLeaderResponse<Types>, RPCError<Types>> {
+        self.rpc.ask_json(kind::TRANSFER, &request).await.map_err(|error| unreachable_peer(&error))
+    }
+}
+
+impl NetSnapshot<Types> for Peer {
+    type SnapshotData = StateSnapshot;
+
+    async fn full_snapshot(
+        &mut self,
+        vote: Vote,
+        snapshot: SnapshotOf,
+        cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
+        option: RPCOption,
+    ) -> Result<SnapshotResponse<Types>, StreamingError<Types>> {
+        let sent = tokio::time::timeout(option.hard_ttl(), self.send_snapshot(vote, snapshot));
+        tokio::select! {
+            sent = sent => match sent {
+                Ok(Ok(answer)) => Ok(answer),
+                Ok(Err(error)) => {
+                    tracing::warn!(node = self.target, %error, "sending a snapshot failed");
+                    Err(StreamingError::Unreachable(Unreachable::new(&error)))
+                }
+                Err(late) => Err(StreamingError::Unreachable(Unreachable::new(&late))),
+            },
+            closed = cancel => Err(StreamingError::Closed(closed)),
+        }
+    }
+}
+
+impl NetBackoff<Types> for Peer {
+    fn backoff(&self) -> Option<Backoff> {
+        Some(Backoff::new(std::iter::repeat(RETRY)))
+    }
+}
+
+/// Between two attempts to reach a peer that cannot be reached.
+const RETRY: Duration = Duration::from_millis(100);
+
+/// Waits before the next attempt.
+pub(crate) fn unreachable_peer(error: &io::Error) -> RPCError<Types> {
+    RPCError::Unreachable(Unreachable::new(error))
+}
+
+/// Tries again at once.
+pub(crate) fn broken_session(error: &io::Error) -> RPCError<Types> {
+    RPCError::Network(NetworkError::new(error))
+}

@@ -1,0 +1,193 @@
+//! Group commit: commands gather into a batch while earlier batches are being agreed upon.
+//!
+//! The first command of a quiet moment goes out alone; under load a batch holds whatever came during one round of
+//! replication and sync, up to its bounds in bytes and count. One event per batch goes back to the node.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Instant;
+
+use bytes::Bytes;
+use ferrymq_broker::{BatchBuilder, Outcome};
+use openraft::errors::ClientWriteError;
+use tokio::sync::Notify;
+
+use crate::config::Config;
+use crate::event::{Completion, Failure, GroupEvent};
+use crate::histogram::Histogram;
+use crate::replica::Replica;
+use crate::state_machine::applied_event;
+use crate::status::BatchStatus;
+use crate::types::{Answer, Batch, Raft, Reply, Written};
+
+/// Commands on their way into the log.
+pub(crate) struct Pipeline {
+    queue: Mutex<Queue>,
+    wake: Notify,
+    in_flight: AtomicUsize,
+    /// Submitted and not answered.
+    backlog_bytes: AtomicUsize,
+    bytes_max: usize,
+    commands_max: usize,
+    in_flight_max: usize,
+    replica: Arc<Replica>,
+    commands: AtomicU64,
+    latency: Histogram,
+}
+
+#[derive(Default)]
+struct Queue {
+    full: VecDeque<Gathered>,
+    open: Gathered,
+}
+
+#[derive(Default)]
+struct Gathered {
+    batch: BatchBuilder,
+    tokens: Vec<u64>,
+}
+
+/// A proposal without its payload.
+struct Proposed {
+    tokens: Vec<u64>,
+    bytes: usize,
+    started: Instant,
+}
+
+impl Pipeline {
+    pub(crate) fn new(config: &Config, replica: Arc<Replica>) -> Arc<Pipeline> {
+        Arc::new(Pipeline {
+            queue: Mutex::new(Queue::default()),
+            wake: Notify::new(),
+            in_flight: AtomicUsize::new(0),
+            backlog_bytes: AtomicUsize::new(0),
+            bytes_max: config.batch_bytes_max,
+            commands_max: config.batch_commands_max,
+            in_flight_max: config.batches_in_flight_max,
+            replica,
+            commands: AtomicU64::new(0),
+            latency: Histogram::default(),
+        })
+    }
+
+    /// Adds commands in their order, waking the proposer once.
+    pub(crate) fn submit(&self, commands: impl IntoIterator<Item = (Bytes, u64)>) {
+        {
+            let mut queue = self.lock();
+            for (command, token) in commands {
+                self.backlog_bytes.fetch_add(command.len(), Ordering::Relaxed);
+                let open = &queue.open;
+                let is_full = open.batch.len() + command.len() > self.bytes_max || open.tokens.len() >= self.commands_max;
+                if is_full && !open.tokens.is_empty() {
+                    let full = std::mem::take(&mut queue.open);
+                    queue.full.push_back(full);
+                }
+                queue.open.batch.push(&command);
+                queue.open.tokens.push(token);
+            }
+        }
+        self.wake.notify_one();
+    }
+
+    pub(crate) fn backlog_bytes(&self) -> usize {
+        self.backlog_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Proposes what gathers, for as long as the replica runs.
+    pub(crate) async fn run(self: Arc<Self>, raft: Raft) {
+        loop {
+            self.wake.notified().await;
+            while let Some(gathered) = self.next() {
+                let (payload, answer) = self.clone().proposal(gathered);
+                if !self.replica.journal.has_room(payload.len() as u64) {
+                    answer.fail(Failure::Full);
+                    continue;
+                }
+                let answer = Answer::new(move |written| answer.complete(written));
+                // On failure the answer is dropped, which reports `Failure::Fatal`.
+                if let Err(error) = raft.client_write_ff(Batch(payload), Some(answer)).await {
+                    tracing::error!(%error, "the replica has stopped");
+                }
+            }
+        }
+    }
+
+    /// The next batch, unless enough are under way.
+    fn next(&self) -> Option<Gathered> {
+        if self.in_flight.load(Ordering::Acquire) >= self.in_flight_max {
+            return None;
+        }
+        let mut queue = self.lock();
+        queue.full.pop_front().or_else(|| {
+            let is_empty = queue.open.tokens.is_empty();
+            if is_empty { None } else { Some(std::mem::take(&mut queue.open)) }
+        })
+    }
+
+    fn proposal(self: Arc<Self>, gathered: Gathered) -> (Bytes, Proposal) {
+        let header = BatchBuilder::default().len();
+        let bytes = gathered.batch.len() - header;
+        let payload = gathered.batch.finish();
+        self.in_flight.fetch_add(1, Ordering::AcqRel);
+        let proposed = Proposed { tokens: gathered.tokens, bytes, started: Instant::now() };
+        (payload, Proposal { pipeline: self, proposed })
+    }
+
+    pub(crate) fn status(&self) -> BatchStatus {
+        let count = self.latency.count();
+        BatchStatus {
+            count,
+            commands_average: self.commands.load(Ordering::Relaxed) as f64 / count.max(1) as f64,
+            commit_p50_micros: self.latency.quantile_micros(0.5),
+            commit_p99_micros: self.latency.quantile_micros(0.99),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().expect("no code panics under this lock")
+    }
+}
+
+/// A batch on its way; reports back exactly once.
+struct Proposal {
+    pipeline: Arc<Pipeline>,
+    proposed: Proposed,
+}
+
+impl Proposal {
+    fn complete(self, written: Option<Written>) {
+        match written {
+            Some(Ok(response)) => self.applied(response.data),
+            Some(Err(ClientWriteError::LogEntryDiscarded(_))) => self.fail(Failure::Unknown),
+            Some(Err(_)) => self.fail(Failure::NotMaster),
+            None => self.fail(Failure::Fatal),
+        }
+    }
+
+    fn applied(self, reply: Reply) {
+        let (pipeline, proposed) = (&self.pipeline, &self.proposed);
+        pipeline.latency.record(proposed.started.elapsed());
+        pipeline.commands.fetch_add(proposed.tokens.len() as u64, Ordering::Relaxed);
+        pipeline.replica.tell(applied_event(reply, |outcomes| results(&proposed.tokens, outcomes)));
+        self.finish();
+    }
+
+    fn fail(self, failure: Failure) {
+        let results = self.proposed.tokens.iter().map(|token| (*token, Err(failure))).collect();
+        self.pipeline.replica.tell(GroupEvent::Done { results });
+        self.finish();
+    }
+
+    fn finish(self) {
+        self.pipeline.backlog_bytes.fetch_sub(self.proposed.bytes, Ordering::Relaxed);
+        self.pipeline.in_flight.fetch_sub(1, Ordering::AcqRel);
+        self.pipeline.wake.notify_one();
+    }
+}
+
+/// The broker gives one outcome per command; a missing one would be its mistake and must not look like success.
+fn results(tokens: &[u64], outcomes: Vec<Outcome>) -> Vec<Completion> {
+    let outcomes = outcomes.into_iter().map(Ok).chain(std::iter::repeat_with(|| Err(Failure::Unknown)));
+    tokens.iter().copied().zip(outcomes).collect()
+}

@@ -1,0 +1,215 @@
+//! The serving side of a group: requests of peers, handed to openraft.
+
+use std::io;
+use std::pin::pin;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use ferrymq_transport::{PeerName, PeerStream, Purpose};
+use futures_util::stream::{self, StreamExt};
+use openraft::raft::{AppendEntriesResponse, SnapshotResponse, StreamAppendError, StreamAppendResult};
+use openraft::storage::Snapshot;
+
+use crate::founding::{AdmitRequest, FoundRequest, Knowledge};
+use crate::group::Inner;
+use crate::log_store::{cell, put_cell};
+use crate::membership;
+use crate::purpose;
+use crate::rpc::{Connection, unexpected};
+use crate::snapshot;
+use crate::types::{SnapshotMeta, Types, term_and_index};
+use crate::wire::{decode_append, encode_appended, from_json, kind, to_json};
+
+/// Serves one accepted stream until it ends.
+pub(crate) async fn serve(inner: &Arc<Inner>, purpose: Purpose, peer: PeerName, stream: PeerStream) {
+    let connection = Connection::new(stream);
+    let served = match purpose {
+        purpose::APPEND => serve_append(inner, connection).await,
+        purpose::RPC => serve_rpc(inner, connection).await,
+        purpose::SNAPSHOT => serve_snapshot(inner, connection).await,
+        other => Err(io::Error::other(format!("purpose {} is not replication's", other.0))),
+    };
+    if let Err(error) = served {
+        tracing::debug!(%peer, purpose = purpose.0, %error, "a peer's stream ended");
+    }
+}
+
+/// Feeds append requests to openraft as they come; answers go back in order.
+async fn serve_append(inner: &Arc<Inner>, connection: Connection) -> io::Result<()> {
+    let Connection { reader, mut writer } = connection;
+    if let Some(reason) = refusal(inner) {
+        return refuse(&mut writer, &reason).await;
+    }
+    let journal = inner.replica.journal.clone();
+    // Ends at the peer's close, at anything unreadable, and when the disk is full: the peer then finds the stream
+    // closed and tries again later.
+    let requests = stream::unfold((reader, journal), |(mut reader, journal)| async move {
+        let (kind, frame) = reader.read().await.ok()??;
+        let request = if kind == kind::APPEND { decode_append(frame) } else { Err(unexpected(kind)) };
+        match request {
+            Ok(request) => {
+                let bytes: usize = request.entries.iter().map(entry_bytes).sum();
+                if bytes > 0 && !journal.has_room(bytes as u64) {
+                    tracing::warn!(bytes, "no room for the master's entries: the disk is full");
+                    return None;
+                }
+                Some((request, (reader, journal)))
+            }
+            Err(error) => {
+                tracing::warn!(%error, "unreadable append request");
+                None
+            }
+        }
+    });
+    let mut answers = pin!(inner.raft.stream_append(requests).ready_chunks(ANSWERS_AT_ONCE_MAX));
+    while let Some(ready) = answers.next().await {
+        for answer in ready {
+            let answer = answer.map_err(io::Error::other)?;
+            writer.queue(kind::APPENDED, &[encode_appended(&answer)]).map_err(io::Error::other)?;
+        }
+        writer.flush().await.map_err(io::Error::other)?;
+    }
+    Ok(())
+}
+
+const ANSWERS_AT_ONCE_MAX: usize = 64;
+
+fn entry_bytes(entry: &crate::types::Entry) -> usize {
+    match &entry.payload {
+        openraft::EntryPayload::Normal(batch) => batch.0.len(),
+        _ => 0,
+    }
+}
+
+/// Answers one request after the other.
+async fn serve_rpc(inner: &Arc<Inner>, mut connection: Connection) -> io::Result<()> {
+    while let Some((kind, request)) = connection.reader.read().await.map_err(io::Error::other)? {
+        let (kind, answer) = match answer(inner, kind, request).await {
+            Ok(answer) => answer,
+            Err(error) => (kind::REFUSED, Bytes::from(error.to_string())),
+        };
+        connection.writer.queue(kind, &[answer]).map_err(io::Error::other)?;
+        connection.writer.flush().await.map_err(io::Error::other)?;
+    }
+    Ok(())
+}
+
+async fn answer(inner: &Arc<Inner>, kind: u8, request: Bytes) -> io::Result<(u8, Bytes)> {
+    let raft = &inner.raft;
+    if !matches!(kind, kind::ASK | kind::FOUND | kind::ADMIT)
+        && let Some(reason) = refusal(inner)
+    {
+        return Err(io::Error::other(reason));
+    }
+    let answer = match kind {
+        kind::APPEND => {
+            let request = decode_append(request)?;
+            let prev = request.prev_log_id.clone();
+            let last = request.entries.last().map(|entry| entry.log_id.clone()).or_else(|| prev.clone());
+            let response = raft.append_entries(request).await.map_err(io::Error::other)?;
+            let result: StreamAppendResult<Types> = match response {
+                AppendEntriesResponse::Success => Ok(last),
+                AppendEntriesResponse::PartialSuccess(matched) => Ok(matched),
+                AppendEntriesResponse::Conflict => Err(StreamAppendError::Conflict(prev.ok_or_else(no_predecessor)?)),
+                AppendEntriesResponse::HigherVote(vote) => Err(StreamAppendError::HigherVote(vote)),
+            };
+            return Ok((kind::APPENDED, encode_appended(&result)));
+        }
+        kind::VOTE => to_json(&raft.vote(from_json(&request)?).await.map_err(io::Error::other)?),
+        kind::PRE_VOTE => to_json(&raft.pre_vote(from_json(&request)?).await.map_err(io::Error::other)?),
+        kind::TRANSFER => {
+            to_json(&raft.handle_transfer_leader(from_json(&request)?).await.map_err(io::Error::other)?)
+        }
+        kind::ASK => to_json(&knowledge(inner).await?),
+        kind::FOUND => to_json(&consent(inner, from_json(&request)?).await?),
+        kind::ADMIT => {
+            let AdmitRequest { node } = from_json(&request)?;
+            to_json(&membership::admit(inner, node).await.map_err(io::Error::other)?)
+        }
+        other => Err(unexpected(other)),
+    };
+    Ok((kind::ANSWER, answer?))
+}
+
+fn no_predecessor() -> io::Error {
+    io::Error::other("a conflict without a predecessor")
+}
+
+async fn knowledge(inner: &Inner) -> io::Result<Knowledge> {
+    let founded = inner.raft.is_initialized().await.map_err(io::Error::other)?;
+    Ok(Knowledge { founded, master: inner.master() })
+}
+
+/// A node without data lets the member with the lowest number found the group, and nobody else.
+async fn consent(inner: &Inner, request: FoundRequest) -> io::Result<bool> {
+    let is_founded = inner.raft.is_initialized().await.map_err(io::Error::other)?;
+    let lowest = inner.config.members.keys().next();
+    if is_founded || lowest != Some(&request.founder) {
+        return Ok(false);
+    }
+    inner.admission.give().await?;
+    Ok(true)
+}
+
+async fn serve_snapshot(inner: &Arc<Inner>, connection: Connection) -> io::Result<()> {
+    let Connection { mut reader, mut writer } = connection;
+    if let Some(reason) = refusal(inner) {
+        return refuse(&mut writer, &reason).await;
+    }
+    let head = match reader.read().await.map_err(io::Error::other)? {
+        Some((kind::SNAPSHOT, head)) => head,
+        Some((other, _)) => return Err(unexpected(other)),
+        None => return Ok(()),
+    };
+    let replica = &inner.replica;
+    let (head, snapshot) = match snapshot::receive(&mut reader, replica, head).await {
+        Ok(received) => received,
+        Err(error) => {
+            tracing::warn!(%error, "receiving a snapshot failed");
+            return refuse(&mut writer, &error.to_string()).await;
+        }
+    };
+    let response = if log_contains(inner, &head.meta).await? {
+        // Installing would drop entries behind the snapshot that this node has acknowledged.
+        SnapshotResponse::new(head.vote)
+    } else {
+        tracing::info!(index = ?head.meta.last_log_id, "installing a snapshot");
+        let snapshot = Snapshot { meta: head.meta, snapshot };
+        inner.raft.install_full_snapshot(head.vote, snapshot).await.map_err(io::Error::other)?
+    };
+    writer.queue(kind::ANSWER, &[to_json(&response)?]).map_err(io::Error::other)?;
+    writer.flush().await.map_err(io::Error::other)
+}
+
+/// Whether this node's log reaches to the end of the snapshot anyway, on disk.
+async fn log_contains(inner: &Inner, meta: &SnapshotMeta) -> io::Result<bool> {
+    let Some((term, index)) = meta.last_log_id.as_ref().map(term_and_index) else {
+        return Ok(true);
+    };
+    let journal = &inner.replica.journal;
+    let records = match journal.log_state().last {
+        Some((_, last)) if last >= index => journal.read_log(index, index + 1, 1).map_err(io::Error::other)?,
+        _ => return Ok(false),
+    };
+    let contains = records.first().is_some_and(|record| record.term == term);
+    if contains {
+        put_cell(journal, cell::SNAPSHOT, Bytes::copy_from_slice(&index.to_le_bytes())).await?;
+    }
+    Ok(contains)
+}
+
+/// Why this node must not vote or acknowledge, if so.
+fn refusal(inner: &Inner) -> Option<String> {
+    if inner.admission.is_given() {
+        return None;
+    }
+    Some(format!("node {} has no data and waits to be admitted to the group", inner.config.node))
+}
+
+async fn refuse<W: tokio::io::AsyncWrite + Unpin>(
+    writer: &mut ferrymq_transport::FrameWriter<W>,
+    reason: &str,
+) -> io::Result<()> {
+    writer.queue(kind::REFUSED, &[Bytes::copy_from_slice(reason.as_bytes())]).map_err(io::Error::other)?;
+    writer.flush().await.map_err(io::Error::other)
+}

@@ -1,0 +1,140 @@
+//! What a group reports of itself: for the console, the CLI and metrics.
+
+use std::collections::BTreeMap;
+
+use openraft::LogIdOptionExt;
+use serde::Serialize;
+
+use crate::config::{NodeAddress, NodeId};
+use crate::group::Inner;
+use crate::role::Role;
+
+/// A snapshot of a group as this node sees it.
+#[derive(Debug, Clone, Serialize)]
+pub struct GroupStatus {
+    /// The group's name.
+    pub group: String,
+    /// This node.
+    pub node: NodeId,
+    /// `"master"`, `"slave"`, `"founding"` or `"waiting"` (see [`GroupStatus::notice`]).
+    pub role: &'static str,
+    /// The highest term known here.
+    pub term: u64,
+    /// The master, when known.
+    pub master: Option<NodeId>,
+    /// Last index in this node's log.
+    pub last_index: u64,
+    /// Last index known to be committed.
+    pub committed_index: u64,
+    /// Last index applied here.
+    pub applied_index: u64,
+    /// The newest snapshot's index.
+    pub snapshot_index: u64,
+    /// Log is gone up to here.
+    pub purged_index: u64,
+    /// Everybody in the group, as replicated.
+    pub members: Vec<MemberStatus>,
+    /// `quorum_disk`, …
+    pub sync: &'static str,
+    /// Whether this master may act now (P7).
+    pub lease_valid: bool,
+    /// Proposals of this node.
+    pub batches: BatchStatus,
+    /// Submitted and not yet applied.
+    pub backlog_bytes: usize,
+    /// The journal's numbers.
+    pub journal: JournalStatus,
+    /// What an operator should know or do, if anything.
+    pub notice: Option<String>,
+}
+
+/// One node of the group.
+#[derive(Debug, Clone, Serialize)]
+pub struct MemberStatus {
+    /// Its number.
+    pub node: NodeId,
+    /// Where it is reached.
+    pub address: NodeAddress,
+    /// False for a node that is still catching up.
+    pub is_voter: bool,
+    /// What the master knows it to have; only known on the master.
+    pub matched_index: Option<u64>,
+    /// Entries it lacks; only known on the master.
+    pub lag_entries: Option<u64>,
+    /// Since its last answer (on the master), or the master's last message (on a slave).
+    pub heard_ms_ago: Option<u64>,
+}
+
+/// How well commands are packed, and how long they take from proposal to apply.
+#[derive(Debug, Clone, Copy, Default, Serialize)]
+pub struct BatchStatus {
+    /// Applied batches proposed here.
+    pub count: u64,
+    /// Commands per batch.
+    pub commands_average: f64,
+    /// Half of the batches were faster.
+    pub commit_p50_micros: u64,
+    /// 99 of 100 batches were faster.
+    pub commit_p99_micros: u64,
+}
+
+/// The journal's numbers by name, as the journal itself reports them.
+pub type JournalStatus = BTreeMap<&'static str, u64>;
+
+/// Gathers the numbers.
+pub(crate) fn collect(inner: &Inner) -> GroupStatus {
+    let metrics = inner.raft.metrics().borrow().clone();
+    let role = inner.role.borrow().clone();
+    let index = |log_id: &Option<crate::types::LogId>| log_id.index().unwrap_or(0);
+    let heard_ms = inner.lease.heard_ms_ago();
+    let last_index = metrics.last_log_index.unwrap_or(0);
+    let membership = metrics.membership_config.membership();
+    let members = membership.nodes().map(|(node, address)| {
+        let is_self = *node == inner.config.node;
+        let matched = metrics.replication.as_ref().and_then(|all| all.get(node)).map(index);
+        MemberStatus {
+            node: *node,
+            address: address.clone(),
+            is_voter: membership.voter_ids().any(|voter| voter == *node),
+            matched_index: if is_self { Some(last_index) } else { matched },
+            lag_entries: if is_self { Some(0) } else { matched.map(|matched| last_index.saturating_sub(matched)) },
+            heard_ms_ago: if is_self { Some(0) } else { heard_ms.get(node).copied() },
+        }
+    });
+    GroupStatus {
+        group: inner.config.group.clone(),
+        node: inner.config.node,
+        role: match &role {
+            Role::Master { .. } => "master",
+            Role::Slave { .. } if !inner.admission.is_given() => "waiting",
+            Role::Slave { .. } if last_index == 0 && metrics.last_log_index.is_none() => "founding",
+            Role::Slave { .. } => "slave",
+        },
+        term: metrics.current_term,
+        master: metrics.current_leader,
+        last_index,
+        committed_index: index(&metrics.local_committed),
+        applied_index: index(&metrics.last_applied),
+        snapshot_index: index(&metrics.snapshot),
+        purged_index: index(&metrics.purged),
+        members: members.collect(),
+        sync: inner.config.sync.name(),
+        lease_valid: inner.lease.holds(),
+        batches: inner.pipeline.status(),
+        backlog_bytes: inner.pipeline.backlog_bytes(),
+        journal: journal(inner),
+        notice: inner.notice(),
+    }
+}
+
+fn journal(inner: &Inner) -> JournalStatus {
+    let stats = inner.replica.journal.stats();
+    BTreeMap::from([
+        ("segments", stats.segments as u64),
+        ("bytes_on_disk", stats.bytes_on_disk as u64),
+        ("live_bytes", stats.live_bytes as u64),
+        ("cache_bytes", stats.cache_bytes as u64),
+        ("syncs", stats.syncs as u64),
+        ("bytes_written", stats.bytes_written as u64),
+    ])
+}

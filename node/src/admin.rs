@@ -1,0 +1,97 @@
+//! What the console and the command line see of this node, and what they may do to it.
+
+use std::time::Duration;
+
+use ferrymq_console::{Answer, Health, NewMember, Refusal, RefusalKind, Source};
+use ferrymq_replication::{Group, NodeAddress, Role};
+use serde_json::{Value, json};
+use tokio::sync::{oneshot, watch};
+
+use crate::{leader::Ask, mesh::DiscoveryView, terms::Current};
+
+/// How long the master's loop may take to answer.
+const ANSWER_MAX: Duration = Duration::from_secs(2);
+
+/// This node, as the admin port sees it.
+pub(crate) struct NodeSource {
+    group: Group,
+    current: watch::Receiver<Option<Current>>,
+    discovery: DiscoveryView,
+}
+
+impl NodeSource {
+    pub(crate) fn new(group: Group, current: watch::Receiver<Option<Current>>, discovery: DiscoveryView) -> Self {
+        Self { group, current, discovery }
+    }
+
+    async fn ask_leader(&self) -> Option<Value> {
+        let asks = self.current.borrow().as_ref()?.asks.clone();
+        let (answer, answered) = oneshot::channel();
+        asks.send(Ask::Status(answer)).ok()?;
+        tokio::time::timeout(ANSWER_MAX, answered).await.ok()?.ok()
+    }
+
+    async fn all(&self) -> Value {
+        json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "group": serde_json::to_value(self.group.status()).unwrap_or_default(),
+            "discovery": self.discovery.to_json(),
+            // Only the master knows clients, queues' consumers and links.
+            "master": self.ask_leader().await,
+        })
+    }
+
+    fn refuse(&self, error: impl std::fmt::Display) -> Refusal {
+        let kind = match &*self.group.role().borrow() {
+            Role::Master { .. } => RefusalKind::Unavailable,
+            Role::Slave { .. } => RefusalKind::NotMaster,
+        };
+        Refusal { kind, text: error.to_string() }
+    }
+}
+
+impl Source for NodeSource {
+    fn status(&self) -> Answer<'_, Value> {
+        Box::pin(self.all())
+    }
+
+    fn health(&self) -> Answer<'_, Health> {
+        Box::pin(async {
+            let (ok, reason) = match &*self.group.role().borrow() {
+                Role::Master { .. } if self.group.lease_valid() => (true, "master".to_owned()),
+                Role::Master { .. } => (false, "master without a majority".to_owned()),
+                Role::Slave { master: Some((node, _)), .. } => (true, format!("slave of node {node}")),
+                Role::Slave { master: None, .. } => (false, "no master".to_owned()),
+            };
+            Health { ok, reason }
+        })
+    }
+
+    fn step_down(&self, to: Option<u64>) -> Answer<'_, Result<Value, Refusal>> {
+        Box::pin(async move {
+            let master = self.group.step_down(to).await.map_err(|error| self.refuse(error))?;
+            Ok(json!({ "master": master }))
+        })
+    }
+
+    fn add_member(&self, member: NewMember) -> Answer<'_, Result<Value, Refusal>> {
+        Box::pin(async move {
+            let node = member.node;
+            let address = NodeAddress {
+                peer: member.peer,
+                clients: member.stomp.into_iter().map(|stomp| ("stomp".to_owned(), stomp)).collect(),
+                link: member.link,
+                admin: member.admin,
+            };
+            self.group.add_node(node, address).await.map_err(|error| self.refuse(error))?;
+            Ok(json!({ "added": node }))
+        })
+    }
+
+    fn remove_member(&self, node: u64) -> Answer<'_, Result<Value, Refusal>> {
+        Box::pin(async move {
+            self.group.remove_node(node).await.map_err(|error| self.refuse(error))?;
+            Ok(json!({ "removed": node }))
+        })
+    }
+}

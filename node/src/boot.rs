@@ -1,0 +1,252 @@
+//! From a checked configuration to a serving node, in the order in which things must come up; the end is its mirror.
+
+use std::{collections::BTreeMap, fs, sync::Arc, time::Duration};
+
+use anyhow::{Context, bail};
+use ferrymq_broker::Settings;
+use ferrymq_conf::{Member, Node, Sync};
+use ferrymq_console::Console;
+use ferrymq_dispatch::Limits;
+use ferrymq_journal::Journal;
+use ferrymq_message::Destination;
+use ferrymq_protocol::stomp::StompLimits;
+use ferrymq_replication::{Group, NodeAddress, PeerDial};
+use ferrymq_transport::{Identity, MeshSecret, PeerAuth, PeerListener, PeerName, PemFiles};
+use tokio::sync::watch;
+
+use crate::{
+    admin::NodeSource, clock, connection::ConnectionLimits, door::{DOOR, Door}, leader::LeaderConfig, listener,
+    mesh::MeshStarter, terms,
+};
+
+/// Bytes that one client may have sent and not had answered.
+const UNANSWERED_BYTES_MAX: usize = 1 << 20;
+/// Bytes that one transaction may hold back.
+const TRANSACTION_BYTES_MAX: usize = 64 << 20;
+
+/// Runs a node until it is told to stop or cannot go on.
+///
+/// # Errors
+/// With what is wrong and how to cure it.
+pub(crate) async fn run(node: Node) -> anyhow::Result<()> {
+    // 1. Every port first: a port in use must not be found out after the journal was opened.
+    let auth = peer_auth(&node)?;
+    let clients = match node.listen.stomp {
+        Some(address) => Some(listener::bind("STOMP clients", address).await?),
+        None => None,
+    };
+    let peers = match node.listen.peer {
+        Some(address) => Some(bind_peers(address, &auth).await?),
+        None => None,
+    };
+    let console = bind_console(&node).await?;
+
+    // 2. What is on disk.
+    let journal = open_journal(&node)?;
+
+    // 3. The group.
+    let config = group_config(&node);
+    let dial = Arc::new(PeerDial::new(auth.clone(), Duration::from_millis(config.dial_timeout_ms)));
+    let (group, events) = Group::start(config, journal, Settings::default(), dial)
+        .await
+        .with_context(|| format!("node {} of group {:?} cannot start", node.node, node.group))?;
+
+    // 4. The mesh, and the doors.
+    let (current_sender, current) = watch::channel(None);
+    let door = Door::new(
+        current.clone(),
+        group.role(),
+        auth.clone(),
+        ConnectionLimits {
+            unanswered_bytes_max: UNANSWERED_BYTES_MAX,
+            outbox_bytes_max: node.limits.outbox_bytes_max as usize,
+        },
+        stomp_limits(&node),
+        session_prefix(&node),
+    );
+    let mesh = MeshStarter::start(&node, &group).await?;
+    let source = Arc::new(NodeSource::new(group.clone(), current, mesh.discovery()));
+    if let Some(peers) = peers {
+        tokio::spawn(serve_peers(peers, group.clone(), door.clone()));
+    }
+    if let Some(clients) = clients {
+        tokio::spawn(listener::serve(clients, door, node.limits.connections_max as usize));
+    }
+    if let Some(console) = console {
+        tokio::spawn(async move {
+            if let Err(error) = console.serve(source, std::future::pending()).await {
+                tracing::error!(%error, "the admin port has failed");
+            }
+        });
+    }
+    tracing::info!(group = node.group, node = node.node, "ready");
+
+    // 5. The terms of this node, until it ends.
+    let terms = terms::run(group.clone(), events, leader_config(&node)?, mesh, current_sender);
+    tokio::select! {
+        why = terms => bail!("{why}"),
+        signal = stop_signal() => {
+            tracing::info!(signal, "stopping");
+            stop(&node, group).await;
+            Ok(())
+        }
+    }
+}
+
+/// Hands mastership over, if there is anybody to take it, and closes the journal.
+async fn stop(node: &Node, group: Group) {
+    if group.role().borrow().is_master() && !node.is_alone() {
+        match tokio::time::timeout(node.timers.shutdown, group.step_down(None)).await {
+            Ok(Ok(to)) => tracing::info!(to, "mastership handed over"),
+            Ok(Err(error)) => tracing::warn!(%error, "mastership could not be handed over"),
+            Err(_) => tracing::warn!("mastership was not handed over in time"),
+        }
+    }
+    if tokio::time::timeout(node.timers.shutdown, group.shutdown()).await.is_err() {
+        tracing::warn!("the replica did not stop in time");
+    }
+}
+
+async fn stop_signal() -> &'static str {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = terminate.recv() => "SIGTERM",
+        _ = interrupt.recv() => "SIGINT",
+    }
+}
+
+/// Passes each connection from another node of the group to whom it is for.
+async fn serve_peers(mut peers: PeerListener, group: Group, door: Door) {
+    loop {
+        let connection = peers.accept().await;
+        let (group, door) = (group.clone(), door.clone());
+        tokio::spawn(async move {
+            if connection.purpose == DOOR {
+                door.enter_carried(connection.stream).await;
+            } else if ferrymq_replication::is_replication(connection.purpose) {
+                group.serve(connection.purpose, connection.peer, connection.stream).await;
+            } else {
+                tracing::debug!(purpose = connection.purpose.0, "a peer wants something unknown");
+            }
+        });
+    }
+}
+
+fn peer_auth(node: &Node) -> anyhow::Result<PeerAuth> {
+    let mut auth = PeerAuth::new(PeerName::new(node.group.clone(), node.node)?);
+    if let Some(secret) = mesh_secret(node)? {
+        auth = auth.with_secret(&secret);
+    }
+    Ok(auth)
+}
+
+/// The mesh secret, where one is configured.
+pub(crate) fn mesh_secret(node: &Node) -> anyhow::Result<Option<MeshSecret>> {
+    node.mesh.secret.as_ref().map(|secret| Ok(MeshSecret::new(secret.expose())?)).transpose()
+}
+
+/// By what this node is known to other groups; none where there is nothing to trust each other by.
+pub(crate) fn link_identity(node: &Node) -> anyhow::Result<Option<Identity>> {
+    let name = PeerName::new(node.group.clone(), node.node)?;
+    if let Some(files) = &node.mesh.certificates {
+        let files =
+            PemFiles { certificate: files.certificate.clone(), key: files.key.clone(), ca: files.ca.clone() };
+        return Ok(Some(Identity::from_pem(name, &files)?));
+    }
+    match mesh_secret(node)? {
+        Some(secret) => Ok(Some(Identity::from_secret(name, &secret)?)),
+        None => Ok(None),
+    }
+}
+
+async fn bind_peers(address: std::net::SocketAddr, auth: &PeerAuth) -> anyhow::Result<PeerListener> {
+    PeerListener::bind(address, auth.clone())
+        .await
+        .with_context(|| format!("cannot listen for the other nodes of the group on {address}; see [listen] peer"))
+}
+
+async fn bind_console(node: &Node) -> anyhow::Result<Option<Console>> {
+    let Some(listen) = node.listen.admin else { return Ok(None) };
+    let console = Console::bind(ferrymq_console::Config { listen, hosts: Vec::new() })
+        .await
+        .with_context(|| format!("cannot listen for administration on {listen}; see [listen] admin"))?;
+    Ok(Some(console))
+}
+
+fn open_journal(node: &Node) -> anyhow::Result<Journal> {
+    let dir = node.data.join("journal");
+    fs::create_dir_all(&dir).with_context(|| {
+        format!("the data directory {} cannot be made; correct `data` or its permissions", node.data.display())
+    })?;
+    let config = ferrymq_journal::Config {
+        segment_bytes: node.store.segment_bytes,
+        cache_bytes_max: node.store.cache_bytes_max as usize,
+        sync: matches!(node.store.sync, Sync::QuorumDisk | Sync::LocalDisk),
+        ..ferrymq_journal::Config::new(&dir)
+    };
+    Ok(Journal::open(config)?)
+}
+
+fn group_config(node: &Node) -> ferrymq_replication::Config {
+    let members: BTreeMap<u64, NodeAddress> = node.members.iter().map(|(&id, member)| (id, address(member))).collect();
+    let millis = |duration: Duration| duration.as_millis() as u64;
+    ferrymq_replication::Config {
+        sync: match node.store.sync {
+            Sync::QuorumDisk => ferrymq_replication::Sync::QuorumDisk,
+            Sync::QuorumMem => ferrymq_replication::Sync::QuorumMem,
+            Sync::LocalDisk => ferrymq_replication::Sync::LocalDisk,
+            Sync::LocalMem => ferrymq_replication::Sync::LocalMem,
+        },
+        heartbeat_ms: millis(node.timers.heartbeat),
+        election_timeout_min_ms: millis(node.timers.election_min),
+        election_timeout_max_ms: millis(node.timers.election_max),
+        snapshot_log_bytes: node.store.snapshot_log_bytes,
+        ..ferrymq_replication::Config::new(node.group.clone(), node.node, members, node.data.clone())
+    }
+}
+
+/// A member's addresses as the group keeps them.
+pub(crate) fn address(member: &Member) -> NodeAddress {
+    NodeAddress {
+        peer: member.peer.clone(),
+        clients: member.stomp.iter().map(|stomp| ("stomp".to_owned(), stomp.clone())).collect(),
+        link: member.link.clone(),
+        admin: member.admin.clone(),
+    }
+}
+
+fn leader_config(node: &Node) -> anyhow::Result<LeaderConfig> {
+    let dead_letter_queue = node.limits.dead_letter_queue.parse::<Destination>().with_context(|| {
+        format!("[limits] dead_letter_queue = {:?} is not a destination", node.limits.dead_letter_queue)
+    })?;
+    Ok(LeaderConfig {
+        dispatch: Limits {
+            redeliveries_max: u16::try_from(node.limits.redeliveries_max).unwrap_or(u16::MAX - 1),
+            dead_letter_queue,
+            expired_to_dead_letter: node.limits.expired_to_dead_letter,
+            ..Limits::default()
+        },
+        outbox_bytes_max: node.limits.outbox_bytes_max as usize,
+        transaction_bytes_max: TRANSACTION_BYTES_MAX,
+        store_bytes_max: node.store.limit_bytes,
+        connections_max: node.limits.connections_max as usize,
+    })
+}
+
+fn stomp_limits(node: &Node) -> StompLimits {
+    StompLimits {
+        frame_bytes_max: node.limits.frame_bytes_max as usize,
+        prefetch_default: node.limits.prefetch,
+        ..StompLimits::default()
+    }
+}
+
+/// Unique for each start of each node, because message ids begin with it.
+fn session_prefix(node: &Node) -> String {
+    format!("{}-{}-{:x}", node.group, node.node, clock::now_ms())
+}
+

@@ -1,0 +1,280 @@
+//! One client connection: bytes to and from its socket, driving one protocol session.
+//!
+//! *From* listener.rs, or from a slave's door; *to* the master's loop as requests, and back as replies and deliveries.
+//! One task per connection, which never waits for one direction while the other could move.
+
+use std::{collections::VecDeque, io, io::IoSlice, sync::Arc, time::Instant};
+
+use bytes::{Buf, Bytes, BytesMut};
+use ferrymq_dispatch::ConnectionId;
+use ferrymq_protocol::{Delivery, Output, Refusal, RefusalKind, Request, Session, Token};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    sync::mpsc,
+    time::{Duration, sleep_until},
+};
+
+use crate::{clock, outbox::Outbox};
+
+/// What a connection tells the master's loop.
+#[derive(Debug)]
+pub(crate) enum FromClient {
+    /// It is there.
+    Opened { connection: ConnectionId, to: mpsc::UnboundedSender<ToClient>, outbox: Arc<Outbox> },
+    /// What its client asks for, in order.
+    Requests { connection: ConnectionId, requests: Vec<Request> },
+    /// Its outbox has room again.
+    Drained { connection: ConnectionId },
+    /// It is gone.
+    Closed { connection: ConnectionId },
+}
+
+/// What the master's loop tells a connection.
+#[derive(Debug)]
+pub(crate) enum ToClient {
+    Replies(Vec<(Token, Result<(), Refusal>)>),
+    Deliveries(Vec<Delivery>),
+    /// A request without a token failed.
+    Failure(Refusal),
+}
+
+/// The master's loop, as connections see it.
+pub(crate) type LeaderHandle = mpsc::UnboundedSender<FromClient>;
+
+/// Bounds of one connection, in bytes.
+#[derive(Debug, Clone)]
+pub(crate) struct ConnectionLimits {
+    /// No more is read while so much of what was sent is unanswered.
+    pub(crate) unanswered_bytes_max: usize,
+    /// No more is dispatched while so much is not written.
+    pub(crate) outbox_bytes_max: usize,
+}
+
+const READ_BYTES: usize = 64 * 1024;
+const WRITE_SLICES_MAX: usize = 64;
+/// How long a closing connection may take to accept its last bytes.
+const LINGER: Duration = Duration::from_secs(5);
+
+/// Runs until either side ends.
+pub(crate) async fn run<S>(
+    stream: S,
+    session: Box<dyn Session>,
+    connection: ConnectionId,
+    leader: LeaderHandle,
+    limits: ConnectionLimits,
+) where
+    S: AsyncRead + AsyncWrite + Unpin + Send,
+{
+    let outbox = Arc::new(Outbox::default());
+    let (to, from_leader) = mpsc::unbounded_channel();
+    if leader.send(FromClient::Opened { connection, to, outbox: outbox.clone() }).is_err() {
+        return;
+    }
+    let mut driven = Driven {
+        connection,
+        session,
+        leader: leader.clone(),
+        outbox,
+        limits,
+        input: BytesMut::with_capacity(READ_BYTES),
+        out: Output::new(),
+        chunks: VecDeque::new(),
+        held: Vec::new(),
+        unwritten: VecDeque::new(),
+        closing: None,
+        begun: Instant::now(),
+    };
+    let ended = driven.drive(stream, from_leader).await;
+    // An error here means that the master's loop has ended, which has closed everything.
+    let _ = leader.send(FromClient::Closed { connection });
+    match ended {
+        Ok(reason) => tracing::debug!(connection, reason, "client connection closed"),
+        Err(error) => tracing::debug!(connection, %error, "client connection lost"),
+    }
+}
+
+struct Driven {
+    connection: ConnectionId,
+    session: Box<dyn Session>,
+    leader: LeaderHandle,
+    outbox: Arc<Outbox>,
+    limits: ConnectionLimits,
+    input: BytesMut,
+    out: Output,
+    /// To be written.
+    chunks: VecDeque<Bytes>,
+    /// To be asked once everything so far is written: an automatic acknowledgement follows its message.
+    held: Vec<Request>,
+    /// Message bytes that are in `chunks`, per batch of deliveries.
+    unwritten: VecDeque<usize>,
+    closing: Option<String>,
+    begun: Instant,
+}
+
+impl Driven {
+    async fn drive<S>(
+        &mut self,
+        stream: S,
+        mut from_leader: mpsc::UnboundedReceiver<ToClient>,
+    ) -> io::Result<String>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let (mut reader, mut writer) = tokio::io::split(stream);
+        let outbox = self.outbox.clone();
+        loop {
+            if let Some(reason) = self.closing.take() {
+                let last = async {
+                    while !self.chunks.is_empty() {
+                        write_some(&mut writer, &mut self.chunks).await?;
+                    }
+                    writer.shutdown().await
+                };
+                // A client that does not take its last bytes shall not hold the connection open.
+                let _ = tokio::time::timeout(LINGER, last).await;
+                return Ok(reason);
+            }
+            let may_read =
+                !self.session.is_paused() && outbox.unanswered_bytes() < self.limits.unanswered_bytes_max;
+            let may_take = self.chunks.is_empty();
+            let tick = self.session.next_tick_ms().map(|ms| self.begun + Duration::from_millis(ms));
+            tokio::select! {
+                read = reader.read_buf(&mut self.input), if may_read => {
+                    if read? == 0 {
+                        return Ok("closed by the client".into());
+                    }
+                    self.on_input();
+                    self.input.reserve(READ_BYTES);
+                }
+                written = write_some(&mut writer, &mut self.chunks), if !self.chunks.is_empty() => {
+                    written?;
+                    if self.chunks.is_empty() {
+                        self.on_written();
+                    }
+                }
+                told = from_leader.recv(), if may_take => match told {
+                    Some(told) => {
+                        self.on_told(told);
+                        while let Ok(told) = from_leader.try_recv() {
+                            self.on_told(told);
+                            if self.out.bytes() > self.limits.outbox_bytes_max {
+                                break;
+                            }
+                        }
+                        self.settle();
+                    }
+                    None => {
+                        let text = "this node is not the master any more; connect again";
+                        self.session.on_failure(Refusal::new(RefusalKind::NotMaster, text), &mut self.out);
+                        self.settle();
+                        self.closing.get_or_insert_with(|| text.into());
+                    }
+                },
+                () = sleep_until(tick.unwrap_or_else(Instant::now).into()), if tick.is_some() => {
+                    self.session.on_tick(self.begun.elapsed().as_millis() as u64, &mut self.out);
+                    self.settle();
+                }
+                () = outbox.wait_for_answer(), if !may_read => {}
+            }
+        }
+    }
+
+    fn on_input(&mut self) {
+        self.session.on_bytes(&mut self.input, clock::now_ms(), &mut self.out);
+        self.settle();
+    }
+
+    fn on_told(&mut self, told: ToClient) {
+        match told {
+            ToClient::Replies(replies) => {
+                for (token, result) in replies {
+                    self.session.on_reply(token, result, &mut self.out);
+                }
+                if !self.input.is_empty() && !self.session.is_paused() {
+                    self.session.on_bytes(&mut self.input, clock::now_ms(), &mut self.out);
+                }
+            }
+            ToClient::Deliveries(deliveries) => {
+                let bytes = deliveries.iter().map(|delivery| delivery.message.bytes().len()).sum();
+                for delivery in deliveries {
+                    self.session.on_delivery(delivery, &mut self.out);
+                }
+                self.unwritten.push_back(bytes);
+            }
+            ToClient::Failure(refusal) => self.session.on_failure(refusal, &mut self.out),
+        }
+    }
+
+    /// Takes the session's output over.
+    fn settle(&mut self) {
+        self.chunks.extend(self.out.take_chunks());
+        let requests = std::mem::take(&mut self.out.requests);
+        if self.chunks.is_empty() && self.held.is_empty() {
+            self.ask(requests);
+        } else if self.held.is_empty() && !requests.iter().any(is_acknowledgement) {
+            self.ask(requests);
+        } else {
+            self.held.extend(requests);
+        }
+        if let Some(close) = self.out.close.take() {
+            self.ask_held();
+            self.closing.get_or_insert(close.reason);
+        }
+    }
+
+    fn on_written(&mut self) {
+        let full = self.outbox.unwritten_bytes() >= self.limits.outbox_bytes_max / 2;
+        self.outbox.written(self.unwritten.drain(..).sum());
+        self.ask_held();
+        if full {
+            // An error means that the master's loop has ended; its silence will close this connection.
+            let _ = self.leader.send(FromClient::Drained { connection: self.connection });
+        }
+    }
+
+    fn ask_held(&mut self) {
+        let held = std::mem::take(&mut self.held);
+        self.ask(held);
+    }
+
+    fn ask(&mut self, requests: Vec<Request>) {
+        if requests.is_empty() {
+            return;
+        }
+        let bytes: usize = requests.iter().map(request_bytes).sum();
+        self.outbox.take_in(bytes);
+        let _ = self.leader.send(FromClient::Requests { connection: self.connection, requests });
+    }
+}
+
+fn is_acknowledgement(request: &Request) -> bool {
+    matches!(request, Request::Acknowledge { token: None, transaction: None, .. })
+}
+
+/// What a request counts as unanswered until the master's loop has dealt with it, in bytes.
+pub(crate) fn request_bytes(request: &Request) -> usize {
+    match request {
+        Request::Send { message, .. } => 256 + message.body.len(),
+        _ => 0,
+    }
+}
+
+/// Writes as much as the socket takes at once.
+async fn write_some<W: AsyncWrite + Unpin>(writer: &mut W, chunks: &mut VecDeque<Bytes>) -> io::Result<()> {
+    let mut written = {
+        let slices: Vec<IoSlice<'_>> = chunks.iter().take(WRITE_SLICES_MAX).map(|chunk| IoSlice::new(chunk)).collect();
+        writer.write_vectored(&slices).await?
+    };
+    if written == 0 {
+        return Err(io::ErrorKind::WriteZero.into());
+    }
+    while let Some(first) = chunks.front_mut() {
+        if written < first.len() {
+            first.advance(written);
+            break;
+        }
+        written -= first.len();
+        chunks.pop_front();
+    }
+    Ok(())
+}

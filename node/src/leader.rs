@@ -1,0 +1,278 @@
+//! The master's loop for one term: everything that clients, the log and other groups bring meets here, on one task.
+//!
+//! *From* connections (requests), the group (applied batches) and the mesh (other groups' demand, proposals); *to* the
+//! group (commands), connections (replies, deliveries) and the mesh (own demand, committed offers). It is made when this
+//! node becomes master and dropped when it is that no longer; nothing of it is replicated.
+
+mod client;
+mod delivery;
+mod mesh;
+mod outcome;
+mod request;
+mod status;
+
+use std::{
+    collections::{BTreeMap, HashMap, VecDeque},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use ferrymq_broker::{Command, QueueId};
+use ferrymq_dispatch::{ConnectionId, ConsumerId, Dispatcher, Limits, Topics};
+use ferrymq_replication::{Group, GroupEvent, Role};
+use foldhash::fast::FixedState;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::{clock, connection::FromClient};
+use client::Client;
+pub(crate) use mesh::MeshPort;
+use mesh::Bridges;
+use outcome::Pending;
+
+/// What the loop is told once, at its start.
+#[derive(Debug, Clone)]
+pub(crate) struct LeaderConfig {
+    pub(crate) dispatch: Limits,
+    /// Dispatch to a connection pauses while so much is not written to it, in bytes.
+    pub(crate) outbox_bytes_max: usize,
+    /// Bytes that one transaction may hold back.
+    pub(crate) transaction_bytes_max: usize,
+    /// Bytes that the journal may take on disk; producers wait beyond it.
+    pub(crate) store_bytes_max: u64,
+    /// Client connections at one time.
+    pub(crate) connections_max: usize,
+}
+
+/// What the operator asks of the loop.
+#[derive(Debug)]
+pub(crate) enum Ask {
+    /// What goes on here.
+    Status(oneshot::Sender<serde_json::Value>),
+    /// Take back what is under offer to a lost group of this name.
+    Reclaim { group: String, answer: oneshot::Sender<Result<u64, String>> },
+}
+
+/// How a term ended.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Ended {
+    /// Another node is master, or will be.
+    Deposed,
+    /// This node must stop.
+    Fatal(String),
+}
+
+/// Housekeeping, and the pause before dispatch is tried again without a valid lease.
+const TICK: Duration = Duration::from_millis(100);
+/// Messages from clients taken in before the round ends.
+const ROUND_MAX: usize = 1024;
+
+pub(crate) struct Leader {
+    group: Group,
+    term: u64,
+    config: LeaderConfig,
+    dispatcher: Dispatcher,
+    topics: Topics,
+    clients: BTreeMap<ConnectionId, Client>,
+    /// Whose consumer it is, and what its session calls it.
+    consumers: HashMap<ConsumerId, Attached, FixedState>,
+    next_consumer: ConsumerId,
+    pending: HashMap<u64, Pending, FixedState>,
+    next_token: u64,
+    /// Clients for which the round has gathered something.
+    touched: Vec<ConnectionId>,
+    /// The disk is full, or the journal is at its limit: sends wait.
+    store_full: bool,
+    /// Clients whose requests wait for room in the store, in the order in which they began to.
+    parked: VecDeque<ConnectionId>,
+    bridges: Bridges,
+    fatal: Option<String>,
+}
+
+/// One consumer or subscriber as its session knows it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Attached {
+    connection: ConnectionId,
+    subscription: u32,
+    /// None for a subscriber of a topic.
+    queue: Option<QueueId>,
+}
+
+impl Leader {
+    pub(crate) fn new(group: Group, term: u64, config: LeaderConfig, mesh: Option<MeshPort>) -> Self {
+        Self {
+            dispatcher: Dispatcher::new(config.dispatch.clone()),
+            topics: Topics::default(),
+            clients: BTreeMap::new(),
+            consumers: HashMap::default(),
+            next_consumer: 1,
+            pending: HashMap::default(),
+            next_token: 1,
+            touched: Vec::new(),
+            store_full: false,
+            parked: VecDeque::new(),
+            bridges: Bridges::new(mesh),
+            fatal: None,
+            group,
+            term,
+            config,
+        }
+    }
+
+    /// Runs until the term ends. The first command of the term must be committed before the first client is heard, so
+    /// that what an earlier master had in flight is marked (P3).
+    pub(crate) async fn run(
+        mut self,
+        events: &mut mpsc::UnboundedReceiver<GroupEvent>,
+        mut from_clients: mpsc::UnboundedReceiver<FromClient>,
+        mut asks: mpsc::UnboundedReceiver<Ask>,
+        mut role: watch::Receiver<Role>,
+    ) -> Ended {
+        self.group.attach(|_| ());
+        tracing::info!(term = self.term, "this node is the master");
+        self.submit(Command::BeginTerm.encode(), Pending::Begin);
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut begun = false;
+        loop {
+            tokio::select! {
+                biased;
+                event = events.recv() => match event {
+                    Some(event) => {
+                        self.on_event(event);
+                        for _ in 0..ROUND_MAX {
+                            let Ok(event) = events.try_recv() else { break };
+                            self.on_event(event);
+                        }
+                    }
+                    None => return Ended::Fatal("the group's replica has ended".into()),
+                },
+                told = self.bridges.next(), if begun => self.on_mesh(told),
+                message = from_clients.recv(), if begun => match message {
+                    Some(message) => {
+                        self.on_client(message);
+                        for _ in 0..ROUND_MAX {
+                            let Ok(message) = from_clients.try_recv() else { break };
+                            self.on_client(message);
+                        }
+                    }
+                    None => return Ended::Deposed,
+                },
+                Some(ask) = asks.recv() => self.on_ask(ask),
+                // An error means that the replica has ended, which its last event tells.
+                _ = role.changed() => {}
+                _ = tick.tick() => {
+                    if begun {
+                        self.on_tick();
+                    }
+                }
+            }
+            if let Some(text) = self.fatal.take() {
+                self.group.detach();
+                return Ended::Fatal(text);
+            }
+            if *role.borrow() != (Role::Master { term: self.term }) {
+                break;
+            }
+            if !begun && !self.pending.values().any(|pending| matches!(pending, Pending::Begin)) {
+                begun = true;
+                self.begin_mesh();
+            }
+            self.end_round();
+        }
+        self.group.detach();
+        tracing::info!(term = self.term, "this node is not the master any more");
+        Ended::Deposed
+    }
+
+    /// Hands out what can be handed out and sends what the round has gathered.
+    fn end_round(&mut self) {
+        self.dispatch();
+        self.report_demand();
+        for connection in std::mem::take(&mut self.touched) {
+            if let Some(client) = self.clients.get_mut(&connection) {
+                client.flush();
+            }
+        }
+    }
+
+    fn on_client(&mut self, message: FromClient) {
+        match message {
+            FromClient::Opened { connection, to, outbox } => {
+                let client = Client::new(to, outbox);
+                self.clients.insert(connection, client);
+            }
+            FromClient::Requests { connection, requests } => {
+                for request in requests {
+                    self.on_request(connection, request);
+                }
+            }
+            FromClient::Drained { connection } => self.dispatcher.poke(connection),
+            FromClient::Closed { connection } => self.on_closed(connection),
+        }
+    }
+
+    fn on_event(&mut self, event: GroupEvent) {
+        match event {
+            GroupEvent::Applied { effects, results, .. } => {
+                if !effects.is_empty() {
+                    self.on_effects(&effects);
+                }
+                for (token, result) in results {
+                    self.on_result(token, result);
+                }
+            }
+            GroupEvent::Done { results } => {
+                for (token, result) in results {
+                    self.on_result(token, result);
+                }
+            }
+            GroupEvent::Fatal(text) => self.fatal = Some(text),
+        }
+    }
+
+    fn on_tick(&mut self) {
+        let now_ms = clock::now_ms();
+        let group = self.group.clone();
+        let commands = group.with_broker(|broker| self.dispatcher.tick(broker, now_ms));
+        for command in commands {
+            self.submit(command.encode(), Pending::Nobody);
+        }
+        self.look_at_store();
+        self.tick_mesh();
+    }
+
+    /// Sends wait while the disk has no room or the journal is at its limit, and go on when there is room again.
+    fn look_at_store(&mut self) {
+        let full = !self.group.has_room(1) || self.group.bytes_on_disk() > self.config.store_bytes_max;
+        if full != self.store_full {
+            if full {
+                tracing::warn!("the store is full: producers wait until there is room (see [store] limit and reserve)");
+            } else {
+                tracing::info!("the store has room again: producers go on");
+            }
+            self.store_full = full;
+        }
+        if !self.store_full {
+            for connection in std::mem::take(&mut self.parked) {
+                self.unpark(connection);
+            }
+        }
+    }
+
+    /// Proposes an encoded command; its outcome will meet `pending`.
+    fn submit(&mut self, command: Bytes, pending: Pending) {
+        let token = self.next_token;
+        self.next_token += 1;
+        self.pending.insert(token, pending);
+        self.group.submit(command, token);
+    }
+
+    fn touch(&mut self, connection: ConnectionId) -> Option<&mut Client> {
+        let client = self.clients.get_mut(&connection)?;
+        if !client.touched {
+            client.touched = true;
+            self.touched.push(connection);
+        }
+        Some(client)
+    }
+}

@@ -1,0 +1,106 @@
+//! What the master's loop knows of one client connection.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+};
+
+use bytes::Bytes;
+use ferrymq_broker::QueueId;
+use ferrymq_dispatch::ConsumerId;
+use ferrymq_message::Destination;
+use ferrymq_protocol::{Delivery, Refusal, Request, Token};
+use tokio::sync::mpsc;
+
+use crate::{connection::ToClient, outbox::Outbox};
+
+/// One connected client.
+#[derive(Debug)]
+pub(crate) struct Client {
+    to: mpsc::UnboundedSender<ToClient>,
+    pub(crate) outbox: Arc<Outbox>,
+    pub(crate) client_id: Option<String>,
+    pub(crate) subscriptions: BTreeMap<u32, ConsumerId>,
+    /// By the client's name for them.
+    pub(crate) transactions: BTreeMap<String, Transaction>,
+    /// Temporary queues that end with the connection.
+    pub(crate) temporary: Vec<Destination>,
+    /// Requests that wait for room in the store.
+    pub(crate) parked: VecDeque<Request>,
+    pub(crate) touched: bool,
+    replies: Vec<(Token, Result<(), Refusal>)>,
+    deliveries: Vec<Delivery>,
+}
+
+/// Sends and acknowledgements that wait for their commit.
+#[derive(Debug, Default)]
+pub(crate) struct Transaction {
+    /// Encoded, in order.
+    pub(crate) commands: Vec<Bytes>,
+    /// What comes back if it is aborted.
+    pub(crate) acknowledged: Vec<(QueueId, Vec<u64>)>,
+    pub(crate) bytes: usize,
+}
+
+impl Client {
+    pub(crate) fn new(to: mpsc::UnboundedSender<ToClient>, outbox: Arc<Outbox>) -> Self {
+        Self {
+            to,
+            outbox,
+            client_id: None,
+            subscriptions: BTreeMap::new(),
+            transactions: BTreeMap::new(),
+            temporary: Vec::new(),
+            parked: VecDeque::new(),
+            touched: false,
+            replies: Vec::new(),
+            deliveries: Vec::new(),
+        }
+    }
+
+    /// Answers a request, where the client wants an answer or the request failed.
+    pub(crate) fn reply(&mut self, token: Option<Token>, result: Result<(), Refusal>) {
+        match (token, result) {
+            (Some(token), result) => {
+                // Replies and deliveries reach the session in the order in which they came about.
+                self.flush_deliveries();
+                self.replies.push((token, result));
+            }
+            (None, Err(refusal)) => {
+                self.flush();
+                let _ = self.to.send(ToClient::Failure(refusal));
+            }
+            (None, Ok(())) => {}
+        }
+    }
+
+    /// The delivery's bytes are counted in the outbox already.
+    pub(crate) fn deliver(&mut self, delivery: Delivery) {
+        self.flush_replies();
+        self.deliveries.push(delivery);
+    }
+
+    /// Tells the client what cannot be told as the answer to a request; ends the connection in most languages.
+    pub(crate) fn fail(&mut self, refusal: Refusal) {
+        self.reply(None, Err(refusal));
+    }
+
+    /// Sends what has gathered. An error means that the connection has just ended, which it will tell by itself.
+    pub(crate) fn flush(&mut self) {
+        self.touched = false;
+        self.flush_replies();
+        self.flush_deliveries();
+    }
+
+    fn flush_replies(&mut self) {
+        if !self.replies.is_empty() {
+            let _ = self.to.send(ToClient::Replies(std::mem::take(&mut self.replies)));
+        }
+    }
+
+    fn flush_deliveries(&mut self) {
+        if !self.deliveries.is_empty() {
+            let _ = self.to.send(ToClient::Deliveries(std::mem::take(&mut self.deliveries)));
+        }
+    }
+}

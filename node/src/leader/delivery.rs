@@ -1,0 +1,152 @@
+//! Station 9 of a message's road: effects reach the dispatcher, and what it hands out reaches the connections.
+
+use std::{cell::RefCell, collections::BTreeMap};
+
+use bytes::Bytes;
+use ferrymq_broker::{Effect, Place};
+use ferrymq_dispatch::{Action, Bodies, ConnectionId, ConsumerId};
+use ferrymq_message::StoredMessage;
+use ferrymq_protocol::{DeadLetter, Delivery, Refusal, RefusalKind};
+use ferrymq_replication::Group;
+
+use super::{Leader, client::Client, outcome::Pending};
+use crate::clock;
+
+/// A topic's subscriber may be behind by so many times the outbox; then it is disconnected and told why.
+const SUBSCRIBER_OUTBOXES_MAX: usize = 16;
+
+impl Leader {
+    pub(super) fn on_effects(&mut self, effects: &[Effect]) {
+        let group = self.group.clone();
+        group.with_broker(|broker| {
+            for effect in effects {
+                self.dispatcher.on_effect(effect, broker);
+            }
+        });
+        for effect in effects {
+            match effect {
+                Effect::Published { topic, place } => {
+                    if let Some(message) = self.read(*place) {
+                        self.publish(topic.name(), &message, None);
+                    }
+                }
+                Effect::Offered { group, transfer, .. } => self.send_transfer(*group, *transfer),
+                Effect::QueueCreated { queue } => self.on_queue_created(*queue),
+                Effect::QueueDeleted { queue } => self.on_queue_deleted(*queue),
+                _ => {}
+            }
+        }
+    }
+
+    /// Gives each subscriber of the moment its copy.
+    pub(super) fn publish(&mut self, topic: &str, message: &StoredMessage, from: Option<ConnectionId>) {
+        let max = self.config.outbox_bytes_max * SUBSCRIBER_OUTBOXES_MAX;
+        for copy in self.topics.publish(topic, message, from) {
+            let Some(attached) = self.consumers.get(&copy.consumer).copied() else { continue };
+            let Some(client) = self.touch(copy.connection) else { continue };
+            if client.outbox.unwritten_bytes() > max {
+                let text = format!("{max} bytes wait for this slow subscriber of topic://{topic}, which is the limit");
+                tracing::warn!(connection = copy.connection, topic, "a slow subscriber is disconnected");
+                client.fail(Refusal::new(RefusalKind::Full, text));
+                continue;
+            }
+            client.outbox.hand_out(message.bytes().len());
+            client.deliver(Delivery {
+                subscription: attached.subscription,
+                tag: copy.tag,
+                message: message.clone(),
+                redelivery_count: 0,
+                redelivered: false,
+                dead_letter: None,
+            });
+        }
+    }
+
+    /// Hands out what can be handed out, as long as no other node can be master (P7).
+    pub(super) fn dispatch(&mut self) {
+        if !self.dispatcher.is_dirty() || !self.group.lease_valid() {
+            return;
+        }
+        let mut actions = Vec::new();
+        let group = self.group.clone();
+        let outbox_bytes_max = self.config.outbox_bytes_max;
+        let bodies = Reading { group: &group, clients: &self.clients, outbox_bytes_max, failed: RefCell::new(None) };
+        let dispatcher = &mut self.dispatcher;
+        group.with_broker(|broker| dispatcher.dispatch(broker, &bodies, clock::now_ms(), &mut actions));
+        if let Some(text) = bodies.failed.into_inner() {
+            self.fatal = Some(text);
+            return;
+        }
+        for action in actions {
+            match action {
+                Action::Deliver { consumer, place, tag, redelivered, redeliveries, dead_letter, .. } => {
+                    let dead_letter = dead_letter.map(|l| DeadLetter { original: l.original, reason: l.reason });
+                    let count = u32::from(redeliveries).max(u32::from(redelivered));
+                    self.deliver(consumer, place, tag, count, redelivered, dead_letter);
+                }
+                Action::Propose(command) => self.submit(command.encode(), Pending::Nobody),
+                Action::Browsed { .. } | Action::Unreadable { .. } => {}
+            }
+        }
+    }
+
+    fn deliver(
+        &mut self,
+        consumer: ConsumerId,
+        place: Place,
+        tag: u64,
+        redelivery_count: u32,
+        redelivered: bool,
+        dead_letter: Option<DeadLetter>,
+    ) {
+        let Some(attached) = self.consumers.get(&consumer).copied() else { return };
+        let Some(message) = self.read(place) else { return };
+        let subscription = attached.subscription;
+        if let Some(client) = self.touch(attached.connection) {
+            client.deliver(Delivery { subscription, tag, message, redelivery_count, redelivered, dead_letter });
+        }
+    }
+
+    /// A message's bytes. Where they are damaged the node stops and another one, whose bytes are good, takes over (P9).
+    pub(super) fn read(&mut self, place: Place) -> Option<StoredMessage> {
+        let read = self.group.read(place).map_err(|error| error.to_string());
+        match read.and_then(|bytes| StoredMessage::new(bytes).map_err(|error| error.to_string())) {
+            Ok(message) => Some(message),
+            Err(error) => {
+                self.fatal = Some(format!("the message at log entry {} cannot be read: {error}", place.index));
+                None
+            }
+        }
+    }
+}
+
+/// What the dispatcher may look at while it holds the state's lock.
+struct Reading<'a> {
+    group: &'a Group,
+    clients: &'a BTreeMap<ConnectionId, Client>,
+    outbox_bytes_max: usize,
+    failed: RefCell<Option<String>>,
+}
+
+impl Bodies for Reading<'_> {
+    fn read(&self, place: Place) -> Option<Bytes> {
+        match self.group.read(place) {
+            Ok(bytes) => Some(bytes),
+            Err(error) => {
+                let text = format!("the message at log entry {} cannot be read: {error}", place.index);
+                self.failed.borrow_mut().get_or_insert(text);
+                None
+            }
+        }
+    }
+
+    fn has_room(&self, connection: ConnectionId) -> bool {
+        self.clients.get(&connection).is_some_and(|c| c.outbox.unwritten_bytes() < self.outbox_bytes_max)
+    }
+
+    fn hand_out(&self, connection: ConnectionId, bytes: usize) {
+        if let Some(client) = self.clients.get(&connection) {
+            client.outbox.hand_out(bytes);
+        }
+    }
+}

@@ -1,0 +1,357 @@
+//! Where the master's loop and the mesh meet: own demand goes out, other groups' demand becomes bridges of the
+//! dispatcher, committed offers become transfers.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+use ferrymq_broker::{Broker, Carried, Command, GroupId, Outcome, Owner, QueueId, QueueKind, Subscribe, TransferId, Unsubscribe};
+use ferrymq_dispatch::Bridge;
+use ferrymq_forwarding::{Failed, Input, LinkState, LinkStatus, Output, RemoteDemand};
+use ferrymq_message::{Destination, DestinationKind, Selector};
+use ferrymq_replication::Failure;
+use tokio::sync::mpsc;
+
+use super::{Leader, outcome::Pending};
+use crate::clock;
+
+/// The two ends of the mesh of this term.
+#[derive(Debug)]
+pub(crate) struct MeshPort {
+    pub(crate) input: mpsc::UnboundedSender<Input>,
+    pub(crate) output: mpsc::UnboundedReceiver<Output>,
+}
+
+/// Copies of a topic's messages that one other group may have under way.
+const TOPIC_CREDIT: u32 = 1_000;
+/// How long another group must have been linked without wanting a topic before its backlog here is dropped: a new
+/// master on either side first has to hear what is wanted.
+const TOPIC_LINGER_MS: i64 = 30_000;
+
+/// What the loop knows of other groups.
+#[derive(Debug)]
+pub(super) struct Bridges {
+    port: Option<MeshPort>,
+    rows: BTreeMap<Destination, Vec<RemoteDemand>>,
+    pub(super) links: Vec<LinkStatus>,
+    /// Topics whose own subscribers have changed since it was last told.
+    topics_changed: BTreeSet<String>,
+    /// Topics that the others believe are wanted here.
+    topics_told: BTreeSet<String>,
+    /// Since when a linked group has not wanted a topic that is kept for it.
+    unwanted_since_ms: BTreeMap<QueueId, i64>,
+}
+
+impl Bridges {
+    pub(super) fn new(port: Option<MeshPort>) -> Self {
+        Self {
+            port,
+            rows: BTreeMap::new(),
+            links: Vec::new(),
+            topics_changed: BTreeSet::new(),
+            topics_told: BTreeSet::new(),
+            unwanted_since_ms: BTreeMap::new(),
+        }
+    }
+
+    /// What the mesh says next; never, where there is none.
+    pub(super) async fn next(&mut self) -> Output {
+        match &mut self.port {
+            Some(port) => match port.output.recv().await {
+                Some(output) => output,
+                None => std::future::pending().await,
+            },
+            None => std::future::pending().await,
+        }
+    }
+
+    fn tell(&self, input: Input) {
+        if let Some(port) = &self.port {
+            // The mesh ends after the term does; what is told to it after that is of no use to anybody.
+            let _ = port.input.send(input);
+        }
+    }
+
+    pub(super) fn topic_changed(&mut self, topic: &Destination) {
+        self.topic_name_changed(topic.name());
+    }
+
+    pub(super) fn topic_name_changed(&mut self, topic: &str) {
+        self.topics_changed.insert(topic.to_owned());
+    }
+
+    /// Messages that wait to be told to the mesh, by destination, for status.
+    pub(super) fn rows(&self) -> &BTreeMap<Destination, Vec<RemoteDemand>> {
+        &self.rows
+    }
+}
+
+impl Leader {
+    /// Tells the mesh what earlier terms have left under way, and which topics are wanted.
+    pub(super) fn begin_mesh(&mut self) {
+        let group = self.group.clone();
+        let (floors, pending, topics) = group.with_broker(|broker| {
+            let outgoing = &broker.transfers().outgoing;
+            let floors: Vec<(GroupId, TransferId)> = outgoing.iter().map(|(&id, o)| (id, o.floor())).collect();
+            let pending: Vec<(GroupId, TransferId)> =
+                outgoing.iter().flat_map(|(&id, o)| o.pending.keys().map(move |&transfer| (id, transfer))).collect();
+            let topics: Vec<String> = broker.queues().iter().filter_map(durable_topic).map(str::to_owned).collect();
+            (floors, pending, topics)
+        });
+        self.bridges.tell(Input::Settled { floors });
+        for (group, transfer) in pending {
+            self.send_transfer(group, transfer);
+        }
+        self.bridges.topics_changed.extend(topics);
+    }
+
+    pub(super) fn on_mesh(&mut self, output: Output) {
+        match output {
+            Output::Propose { token, command } => self.submit(command.encode(), Pending::Mesh { token }),
+            Output::Demand { destination, rows } => {
+                if rows.is_empty() {
+                    self.bridges.rows.remove(&destination);
+                } else {
+                    self.bridges.rows.insert(destination.clone(), rows);
+                }
+                self.set_bridges(&destination);
+            }
+            Output::Links(links) => self.bridges.links = links,
+        }
+    }
+
+    pub(super) fn tell_mesh(&mut self, token: u64, result: Result<Outcome, Failure>) {
+        // An accept brings messages, which changes the room that the answer to the sender shall tell.
+        self.dispatch();
+        self.report_demand();
+        let result = result.map_err(|failure| match failure {
+            Failure::Full => Failed::Retry,
+            Failure::NotMaster | Failure::Unknown | Failure::Fatal => Failed::NotMaster,
+        });
+        self.bridges.tell(Input::Proposed { token, result });
+    }
+
+    /// Tells the mesh what this group's own consumers want, where that has changed.
+    pub(super) fn report_demand(&mut self) {
+        if self.bridges.port.is_none() {
+            return;
+        }
+        let group = self.group.clone();
+        for (destination, demand) in group.with_broker(|broker| self.dispatcher.changed_demand(broker)) {
+            let (consumers, credit, selectors) = (demand.consumers, demand.credit, demand.selectors);
+            self.bridges.tell(Input::LocalDemand { destination, consumers, credit, selectors, durable: false });
+        }
+        for topic in std::mem::take(&mut self.bridges.topics_changed) {
+            self.report_topic(&topic);
+        }
+    }
+
+    fn report_topic(&mut self, topic: &str) {
+        let subscribers = self.topics.count(topic) as u32;
+        let durable = self.group.with_broker(|broker| {
+            broker.queues().iter().filter_map(durable_topic).filter(|name| *name == topic).count() as u32
+        });
+        let consumers = subscribers + durable;
+        if consumers > 0 {
+            self.bridges.topics_told.insert(topic.to_owned());
+        } else if !self.bridges.topics_told.remove(topic) {
+            return;
+        }
+        let Ok(destination) = Destination::new(DestinationKind::Topic, topic) else { return };
+        self.bridges.tell(Input::LocalDemand {
+            destination,
+            consumers,
+            credit: TOPIC_CREDIT,
+            selectors: vec![None],
+            durable: durable > 0,
+        });
+    }
+
+    /// Makes bridges of what other groups want of a destination.
+    fn set_bridges(&mut self, destination: &Destination) {
+        if destination.kind().is_topic() {
+            return self.set_topic_bridges(destination);
+        }
+        let found = self.group.with_broker(|broker| broker.queues().find(destination.kind(), destination.name()));
+        // A queue that is not there yet gets its bridges when it is made.
+        let Some(queue) = found else { return };
+        let rows = self.bridges.rows.get(destination).map_or(&[][..], Vec::as_slice);
+        let mut bridges: Vec<Bridge> = Vec::new();
+        for row in rows.iter().filter(|row| row.linked) {
+            let bridge = to_bridge(row);
+            // One next hop is one bridge, whoever stands behind it.
+            match bridges.iter_mut().find(|other| other.next_hop == bridge.next_hop) {
+                Some(other) => merge(other, bridge),
+                None => bridges.push(bridge),
+            }
+        }
+        self.dispatcher.set_bridges(queue, bridges);
+    }
+
+    /// Of a topic each other group gets a backlog of its own, from which copies are handed over.
+    fn set_topic_bridges(&mut self, topic: &Destination) {
+        let rows = self.bridges.rows.get(topic).cloned().unwrap_or_default();
+        for row in &rows {
+            let owner = Owner::Group { group: row.origin, topic: topic.name().to_owned() };
+            match self.group.with_broker(|broker| broker.subscriptions().find(&owner)) {
+                Some(queue) => {
+                    let bridges = if row.linked { vec![to_bridge(row)] } else { Vec::new() };
+                    self.dispatcher.set_bridges(queue, bridges);
+                }
+                None => {
+                    let subscribe = Subscribe { topic: topic.clone(), owner, selector: String::new() };
+                    self.submit(Command::Subscribe(subscribe).encode(), Pending::Nobody);
+                }
+            }
+        }
+        let gone: Vec<QueueId> = self.group.with_broker(|broker| {
+            group_backlogs(broker)
+                .filter(|(_, name, origin)| *name == topic.name() && !rows.iter().any(|row| row.origin == *origin))
+                .map(|(queue, _, _)| queue)
+                .collect()
+        });
+        for queue in gone {
+            self.dispatcher.set_bridges(queue, Vec::new());
+        }
+    }
+
+    pub(super) fn on_queue_created(&mut self, queue: QueueId) {
+        let group = self.group.clone();
+        let destination = group.with_broker(|broker| broker.queues().get(queue).map(|q| q.destination().clone()));
+        if let Some(destination) = destination {
+            if destination.kind().is_topic() {
+                self.bridges.topic_changed(&destination);
+            }
+            self.set_bridges(&destination);
+        }
+    }
+
+    pub(super) fn on_queue_deleted(&mut self, queue: QueueId) {
+        self.bridges.unwanted_since_ms.remove(&queue);
+        let topics: Vec<String> = self.bridges.topics_told.iter().cloned().collect();
+        self.bridges.topics_changed.extend(topics);
+    }
+
+    /// Drops the backlogs of topics that a linked group has not wanted for a while.
+    pub(super) fn tick_mesh(&mut self) {
+        let now_ms = clock::now_ms();
+        let group = self.group.clone();
+        let anybody_linked = self.bridges.links.iter().any(|link| link.state == LinkState::Up);
+        let unwanted: Vec<(QueueId, String, GroupId)> = group.with_broker(|broker| {
+            group_backlogs(broker)
+                .filter(|(_, topic, origin)| {
+                    let wanted = self.bridges.rows.iter().any(|(destination, rows)| {
+                        destination.kind().is_topic()
+                            && destination.name() == *topic
+                            && rows.iter().any(|row| row.origin == *origin)
+                    });
+                    !wanted && anybody_linked
+                })
+                .map(|(queue, topic, origin)| (queue, topic.to_owned(), origin))
+                .collect()
+        });
+        self.bridges.unwanted_since_ms.retain(|queue, _| unwanted.iter().any(|(id, _, _)| id == queue));
+        for (queue, topic, origin) in unwanted {
+            let neighbour_is_away =
+                self.bridges.links.iter().any(|l| l.group_id == Some(origin) && l.state != LinkState::Up);
+            if neighbour_is_away {
+                continue;
+            }
+            let since = *self.bridges.unwanted_since_ms.entry(queue).or_insert(now_ms);
+            if now_ms - since > TOPIC_LINGER_MS {
+                self.bridges.unwanted_since_ms.remove(&queue);
+                let owner = Owner::Group { group: origin, topic };
+                self.submit(Command::Unsubscribe(Unsubscribe { owner }).encode(), Pending::Nobody);
+            }
+        }
+    }
+
+    /// Hands a committed offer to the mesh.
+    pub(super) fn send_transfer(&mut self, to: GroupId, transfer: TransferId) {
+        let group = self.group.clone();
+        let Some((queue, destination, target, places)) = group.with_broker(|broker| offered(broker, to, transfer)) else {
+            return;
+        };
+        let mut messages = Vec::with_capacity(places.len());
+        for (place, mut carried) in places {
+            let Some(message) = self.read(place) else { return };
+            carried.message = message.bytes().clone();
+            messages.push(carried);
+        }
+        self.bridges.tell(Input::Offered { queue, group: to, transfer, destination, target, messages });
+    }
+
+    /// The operator says that a group is lost for good.
+    pub(super) fn reclaim(&mut self, name: &str) -> Result<u64, String> {
+        let group = self.group.clone();
+        let found = group.with_broker(|broker| {
+            let outgoing = &broker.transfers().outgoing;
+            outgoing.iter().find(|(_, o)| o.group_name == name).map(|(&id, o)| (id, o.next, o.pending.len() as u64))
+        });
+        let Some((id, below, transfers)) = found else {
+            return Err(format!("nothing was ever offered to a group named {name:?}"));
+        };
+        let command = Command::Reclaim(ferrymq_broker::Reclaim { group: id });
+        self.submit(command.encode(), Pending::Nobody);
+        self.bridges.tell(Input::Reclaimed { group: id, below });
+        Ok(transfers)
+    }
+}
+
+/// An offer's queue, destination and target, and its messages but for their bytes.
+type Offered = (QueueId, Destination, Option<GroupId>, Vec<(ferrymq_broker::Place, Carried)>);
+
+fn offered(broker: &Broker, to: GroupId, transfer: TransferId) -> Option<Offered> {
+    let offer = broker.transfers().outgoing.get(&to)?.pending.get(&transfer)?;
+    let queue = broker.queues().get(offer.queue)?;
+    let places = offer
+        .seqs
+        .iter()
+        .filter_map(|&seq| {
+            let slot = queue.get(seq)?;
+            let carried = Carried {
+                redeliveries: slot.redeliveries,
+                redelivered: queue.redelivered(seq, slot),
+                hops: slot.hops.saturating_add(1),
+                dead_letter: queue.dead_letter(seq).cloned(),
+                message: Bytes::new(),
+            };
+            Some((slot.place, carried))
+        })
+        .collect();
+    Some((offer.queue, queue.destination().clone(), queue.other_group(), places))
+}
+
+fn to_bridge(row: &RemoteDemand) -> Bridge {
+    let mut bridge = Bridge::new(row.next_hop, row.next_hop_name.clone(), row.available, row.distance);
+    if !row.selectors.contains(&None) {
+        // A selector that does not parse here (a later version's, say) is taken for one that wants everything.
+        bridge.selectors = row.selectors.iter().flatten().map_while(|text| Selector::parse(text).ok()).collect();
+        if bridge.selectors.len() < row.selectors.len() {
+            bridge.selectors.clear();
+        }
+    }
+    bridge
+}
+
+fn merge(bridge: &mut Bridge, other: Bridge) {
+    bridge.available = bridge.available.saturating_add(other.available);
+    bridge.distance = bridge.distance.min(other.distance);
+    if bridge.selectors.is_empty() || other.selectors.is_empty() {
+        bridge.selectors.clear();
+    } else {
+        bridge.selectors.extend(other.selectors);
+    }
+}
+
+/// The topic of a client's durable subscription.
+fn durable_topic(queue: &ferrymq_broker::Queue) -> Option<&str> {
+    match &queue.kind {
+        QueueKind::Subscription { topic, owner: Owner::Client { .. }, .. } => Some(topic.name()),
+        _ => None,
+    }
+}
+
+/// (queue, topic, group) of each backlog that is kept for another group.
+fn group_backlogs(broker: &Broker) -> impl Iterator<Item = (QueueId, &str, GroupId)> {
+    broker.queues().iter().filter_map(|queue| Some((queue.id, queue.destination().name(), queue.other_group()?)))
+}

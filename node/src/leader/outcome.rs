@@ -1,0 +1,68 @@
+//! What is to be done when a command that was proposed here has its outcome.
+
+use ferrymq_broker::Outcome;
+use ferrymq_dispatch::ConnectionId;
+use ferrymq_protocol::{Refusal, RefusalKind, Subscribe, Token};
+use ferrymq_replication::Failure;
+
+use super::Leader;
+
+/// Who waits for a command's outcome.
+#[derive(Debug)]
+pub(super) enum Pending {
+    /// The term itself.
+    Begin,
+    /// A producer.
+    Send { connection: ConnectionId, token: Option<Token>, bytes: usize },
+    /// A client that wants to know that it is done.
+    Reply { connection: ConnectionId, token: Option<Token> },
+    /// A consumer whose queue or subscription is being made.
+    Subscribe { connection: ConnectionId, token: Option<Token>, subscribe: Subscribe },
+    /// The mesh.
+    Mesh { token: u64 },
+    /// Nobody: the effects say it all.
+    Nobody,
+}
+
+impl Leader {
+    pub(super) fn on_result(&mut self, token: u64, result: Result<Outcome, Failure>) {
+        let Some(pending) = self.pending.remove(&token) else { return };
+        match pending {
+            Pending::Begin => {}
+            Pending::Send { connection, token, bytes } => {
+                self.answered(connection, bytes);
+                self.reply(connection, token, to_reply(result));
+            }
+            Pending::Reply { connection, token } => self.reply(connection, token, to_reply(result)),
+            Pending::Subscribe { connection, token, subscribe } => match result {
+                Ok(Outcome::Queue(queue)) => self.consume(connection, token, subscribe, queue),
+                other => self.reply(connection, token, to_reply(other)),
+            },
+            Pending::Mesh { token } => self.tell_mesh(token, result),
+            // What was to be returned or expired and failed with the term is looked at anew by the next master.
+            Pending::Nobody => {}
+        }
+    }
+}
+
+fn to_reply(result: Result<Outcome, Failure>) -> Result<(), Refusal> {
+    match result {
+        Ok(Outcome::Refused(text)) => Err(Refusal::new(RefusalKind::Malformed, text)),
+        // What is gone already needs no second taking away; a resend that is stored already is stored (P5).
+        Ok(_) => Ok(()),
+        Err(failure) => Err(to_refusal(failure)),
+    }
+}
+
+fn to_refusal(failure: Failure) -> Refusal {
+    let (kind, text) = match failure {
+        Failure::NotMaster => (RefusalKind::NotMaster, "nothing was stored: this node is not the master; connect again"),
+        Failure::Unknown => (
+            RefusalKind::NoQuorum,
+            "the master changed while this was under way; connect again and resend what has no receipt",
+        ),
+        Failure::Full => (RefusalKind::Full, "nothing was stored: the disk is full"),
+        Failure::Fatal => (RefusalKind::Stopping, "this node has stopped; connect to another one and resend"),
+    };
+    Refusal::new(kind, text)
+}

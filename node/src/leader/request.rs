@@ -1,0 +1,356 @@
+//! What clients ask for: each request becomes a command, a change of the dispatcher, or a refusal.
+
+use ferrymq_broker::{Command, DeleteDestination, Owner, QueueId, Subscribe as OpenSubscription, Unsubscribe};
+use ferrymq_dispatch::{ConnectionId, Consumer, Subscriber, Target};
+use ferrymq_message::{DestinationKind, Message, StoredMessage};
+use ferrymq_protocol::{AckTarget, Durable, Login, Refusal, RefusalKind, Request, Subscribe, Token, Verdict};
+
+use super::{Attached, Leader, client::Transaction, outcome::Pending};
+use crate::{connection::request_bytes, ingress};
+
+impl Leader {
+    pub(super) fn on_request(&mut self, connection: ConnectionId, request: Request) {
+        let Some(client) = self.clients.get_mut(&connection) else { return };
+        // Behind a send that waits for room, everything of this client waits: its order is kept.
+        if !client.parked.is_empty() || (self.store_full && matches!(request, Request::Send { .. })) {
+            if client.parked.is_empty() {
+                self.parked.push_back(connection);
+            }
+            client.parked.push_back(request);
+            return;
+        }
+        self.handle(connection, request);
+    }
+
+    /// Goes on with a client whose requests waited for room.
+    pub(super) fn unpark(&mut self, connection: ConnectionId) {
+        let Some(client) = self.clients.get_mut(&connection) else { return };
+        for request in std::mem::take(&mut client.parked) {
+            self.on_request(connection, request);
+        }
+    }
+
+    fn handle(&mut self, connection: ConnectionId, request: Request) {
+        match request {
+            Request::Connect { token, login } => self.connect(connection, token, login),
+            Request::Send { .. } => {
+                let bytes = request_bytes(&request);
+                let Request::Send { token, message, transaction } = request else { return };
+                self.send(connection, token, message, transaction, bytes);
+            }
+            Request::Subscribe { token, subscribe } => self.subscribe(connection, token, subscribe),
+            Request::Unsubscribe { token, subscription } => {
+                self.unsubscribe(connection, subscription);
+                self.reply(connection, token, Ok(()));
+            }
+            Request::ForgetDurable { token, client_id, name } => {
+                let owner = Owner::Client { client_id, name };
+                let command = Command::Unsubscribe(Unsubscribe { owner }).encode();
+                self.submit(command, Pending::Reply { connection, token });
+            }
+            Request::Acknowledge { token, subscription, target, verdict, transaction } => {
+                let target = match target {
+                    AckTarget::UpTo(tag) => Target::UpTo(tag),
+                    AckTarget::One(tag) => Target::One(tag),
+                };
+                self.acknowledge(connection, token, subscription, target, verdict, transaction);
+            }
+            Request::Begin { token, transaction } => {
+                let result = self.begin(connection, transaction);
+                self.reply(connection, token, result);
+            }
+            Request::Commit { token, transaction } => self.commit(connection, token, &transaction),
+            Request::Abort { token, transaction } => self.abort(connection, token, &transaction),
+            Request::Disconnect { token } => {
+                self.end_subscriptions(connection);
+                self.reply(connection, token, Ok(()));
+            }
+        }
+    }
+
+    pub(super) fn reply(&mut self, connection: ConnectionId, token: Option<Token>, result: Result<(), Refusal>) {
+        if let Some(client) = self.touch(connection) {
+            client.reply(token, result);
+        }
+    }
+
+    fn connect(&mut self, connection: ConnectionId, token: Token, login: Login) {
+        let result = if self.clients.len() > self.config.connections_max {
+            let text = format!("{} clients are connected, which is the limit; try again later", self.clients.len() - 1);
+            Err(Refusal::new(RefusalKind::Full, text))
+        } else {
+            Ok(())
+        };
+        if let Some(client) = self.clients.get_mut(&connection) {
+            client.client_id = login.client_id;
+        }
+        self.reply(connection, Some(token), result);
+    }
+
+    fn send(
+        &mut self,
+        connection: ConnectionId,
+        token: Option<Token>,
+        message: Message,
+        transaction: Option<String>,
+        bytes: usize,
+    ) {
+        let admitted = match ingress::admit_send(&message) {
+            Ok(admitted) => admitted,
+            Err(refusal) => {
+                self.answered(connection, bytes);
+                return self.reply(connection, token, Err(refusal));
+            }
+        };
+        if let Some(name) = transaction {
+            let result = self.hold_back(connection, &name, admitted.command, None);
+            self.answered(connection, bytes);
+            return self.reply(connection, token, result);
+        }
+        if message.destination.kind().is_topic() && self.publish_at_once(connection, &message) {
+            self.answered(connection, bytes);
+            return self.reply(connection, token, Ok(()));
+        }
+        self.submit(admitted.command, Pending::Send { connection, token, bytes });
+    }
+
+    /// A topic that nobody has a durable subscription of, here or in another group, needs no log. With an uncertain
+    /// lease it takes the log's way all the same, which will tell (P7).
+    fn publish_at_once(&mut self, connection: ConnectionId, message: &Message) -> bool {
+        let topic = message.destination.name();
+        let nobody_waits = self.group.with_broker(|broker| broker.subscriptions().matching(topic).is_empty());
+        if !nobody_waits || !self.group.lease_valid() {
+            return false;
+        }
+        if let Ok(stored) = StoredMessage::new(message.encode()) {
+            self.publish(topic, &stored, Some(connection));
+        }
+        true
+    }
+
+    /// A client's message does not count as under way any more.
+    pub(super) fn answered(&mut self, connection: ConnectionId, bytes: usize) {
+        if let Some(client) = self.clients.get(&connection) {
+            client.outbox.answer(bytes);
+        }
+    }
+
+    fn subscribe(&mut self, connection: ConnectionId, token: Option<Token>, subscribe: Subscribe) {
+        if let Err(refusal) = ingress::check_subscribe(&subscribe) {
+            return self.reply(connection, token, Err(refusal));
+        }
+        let destination = subscribe.destination.clone();
+        if let Some(Durable { client_id, name }) = subscribe.durable.clone() {
+            let owner = Owner::Client { client_id, name };
+            let selector = subscribe.selector.as_ref().map(|s| s.text().to_owned()).unwrap_or_default();
+            let command = Command::Subscribe(OpenSubscription { topic: destination, owner, selector }).encode();
+            return self.submit(command, Pending::Subscribe { connection, token, subscribe });
+        }
+        if destination.kind().is_topic() {
+            let mut subscriber = Subscriber::new(connection, destination.name());
+            subscriber.selector = subscribe.selector;
+            subscriber.no_local = subscribe.no_local;
+            let id = self.attach(connection, subscribe.subscription, None);
+            self.topics.add(id, subscriber);
+            self.bridges.topic_changed(&destination);
+            return self.reply(connection, token, Ok(()));
+        }
+        if destination.kind() == DestinationKind::TempQueue
+            && let Some(client) = self.clients.get_mut(&connection)
+            && !client.temporary.contains(&destination)
+        {
+            client.temporary.push(destination.clone());
+        }
+        match self.group.with_broker(|broker| broker.queues().find(destination.kind(), destination.name())) {
+            Some(queue) => self.consume(connection, token, subscribe, queue),
+            None => {
+                let command = Command::OpenDestination(destination).encode();
+                self.submit(command, Pending::Subscribe { connection, token, subscribe });
+            }
+        }
+    }
+
+    /// Begins to consume from a queue that is there.
+    pub(super) fn consume(
+        &mut self,
+        connection: ConnectionId,
+        token: Option<Token>,
+        subscribe: Subscribe,
+        queue: QueueId,
+    ) {
+        if !self.clients.contains_key(&connection) {
+            return;
+        }
+        if subscribe.durable.is_some() {
+            self.take_over(queue, connection);
+            self.bridges.topic_changed(&subscribe.destination);
+        }
+        let mut consumer = Consumer::new(connection, queue, subscribe.prefetch);
+        consumer.selector = subscribe.selector;
+        consumer.priority = subscribe.priority;
+        consumer.exclusive = subscribe.exclusive;
+        consumer.browser = subscribe.browser;
+        let id = self.attach(connection, subscribe.subscription, Some(queue));
+        self.dispatcher.add_consumer(id, consumer);
+        self.reply(connection, token, Ok(()));
+    }
+
+    /// A durable subscription has one consumer. A second one is nearly always the same client that comes back before
+    /// its lost connection was noticed, so the older one yields.
+    fn take_over(&mut self, queue: QueueId, by: ConnectionId) {
+        let older: Vec<_> = self
+            .consumers
+            .iter()
+            .filter(|(_, attached)| attached.queue == Some(queue))
+            .map(|(_, attached)| (attached.connection, attached.subscription))
+            .collect();
+        for (connection, subscription) in older {
+            self.unsubscribe(connection, subscription);
+            if connection != by
+                && let Some(client) = self.touch(connection)
+            {
+                let text = "another connection took over this durable subscription";
+                client.fail(Refusal::new(RefusalKind::InUse, text));
+            }
+        }
+    }
+
+    fn attach(&mut self, connection: ConnectionId, subscription: u32, queue: Option<QueueId>) -> u64 {
+        let id = self.next_consumer;
+        self.next_consumer += 1;
+        self.consumers.insert(id, Attached { connection, subscription, queue });
+        if let Some(client) = self.clients.get_mut(&connection) {
+            client.subscriptions.insert(subscription, id);
+        }
+        id
+    }
+
+    fn unsubscribe(&mut self, connection: ConnectionId, subscription: u32) {
+        let id = self.clients.get_mut(&connection).and_then(|client| client.subscriptions.remove(&subscription));
+        let Some(id) = id else { return };
+        self.consumers.remove(&id);
+        if let Some(topic) = self.topics.remove(id) {
+            self.bridges.topic_name_changed(&topic);
+        }
+        if let Some(command) = self.dispatcher.remove_consumer(id, true) {
+            self.submit(command.encode(), Pending::Nobody);
+        }
+    }
+
+    fn acknowledge(
+        &mut self,
+        connection: ConnectionId,
+        token: Option<Token>,
+        subscription: u32,
+        target: Target,
+        verdict: Verdict,
+        transaction: Option<String>,
+    ) {
+        let id = self.clients.get(&connection).and_then(|client| client.subscriptions.get(&subscription)).copied();
+        let rejected = verdict == Verdict::Rejected;
+        let command = id.and_then(|id| self.dispatcher.acknowledge(id, target, rejected));
+        // A subscriber's deliveries, or what has been acknowledged before: nothing is left to do.
+        let Some(command) = command else { return self.reply(connection, token, Ok(())) };
+        match transaction {
+            None => self.submit(command.encode(), Pending::Reply { connection, token }),
+            Some(name) => {
+                let back = match &command {
+                    Command::Acknowledge(ack) => Some((ack.queue, ack.seqs.clone())),
+                    Command::Return(back) => Some((back.queue, back.seqs.clone())),
+                    _ => None,
+                };
+                let result = self.hold_back(connection, &name, command.encode(), back.clone());
+                if let (Err(_), Some((queue, seqs))) = (&result, back) {
+                    let command = self.dispatcher.give_back(queue, seqs).encode();
+                    self.submit(command, Pending::Nobody);
+                }
+                self.reply(connection, token, result);
+            }
+        }
+    }
+
+    fn begin(&mut self, connection: ConnectionId, name: String) -> Result<(), Refusal> {
+        let Some(client) = self.clients.get_mut(&connection) else { return Ok(()) };
+        if client.transactions.contains_key(&name) {
+            let text = format!("transaction {name:?} has already begun");
+            return Err(Refusal::new(RefusalKind::InUse, text));
+        }
+        client.transactions.insert(name, Transaction::default());
+        Ok(())
+    }
+
+    fn hold_back(
+        &mut self,
+        connection: ConnectionId,
+        name: &str,
+        command: bytes::Bytes,
+        acknowledged: Option<(QueueId, Vec<u64>)>,
+    ) -> Result<(), Refusal> {
+        let max = self.config.transaction_bytes_max;
+        let Some(client) = self.clients.get_mut(&connection) else { return Ok(()) };
+        let Some(transaction) = client.transactions.get_mut(name) else {
+            return Err(no_transaction(name));
+        };
+        transaction.bytes += command.len();
+        if transaction.bytes > max {
+            let text = format!("transaction {name:?} holds more than {max} bytes, which is the limit; commit earlier");
+            return Err(Refusal::new(RefusalKind::Full, text));
+        }
+        transaction.commands.push(command);
+        transaction.acknowledged.extend(acknowledged);
+        Ok(())
+    }
+
+    fn commit(&mut self, connection: ConnectionId, token: Option<Token>, name: &str) {
+        let found = self.clients.get_mut(&connection).and_then(|client| client.transactions.remove(name));
+        match found {
+            None => self.reply(connection, token, Err(no_transaction(name))),
+            Some(transaction) if transaction.commands.is_empty() => self.reply(connection, token, Ok(())),
+            Some(transaction) => {
+                let command = ferrymq_broker::encode_transaction(&transaction.commands);
+                self.submit(command, Pending::Reply { connection, token });
+            }
+        }
+    }
+
+    fn abort(&mut self, connection: ConnectionId, token: Option<Token>, name: &str) {
+        match self.clients.get_mut(&connection).and_then(|client| client.transactions.remove(name)) {
+            None => self.reply(connection, token, Err(no_transaction(name))),
+            Some(transaction) => {
+                self.roll_back(transaction);
+                self.reply(connection, token, Ok(()));
+            }
+        }
+    }
+
+    fn roll_back(&mut self, transaction: Transaction) {
+        for (queue, seqs) in transaction.acknowledged {
+            let command = self.dispatcher.give_back(queue, seqs).encode();
+            self.submit(command, Pending::Nobody);
+        }
+    }
+
+    fn end_subscriptions(&mut self, connection: ConnectionId) {
+        let subscriptions: Vec<u32> =
+            self.clients.get(&connection).map(|c| c.subscriptions.keys().copied().collect()).unwrap_or_default();
+        for subscription in subscriptions {
+            self.unsubscribe(connection, subscription);
+        }
+    }
+
+    pub(super) fn on_closed(&mut self, connection: ConnectionId) {
+        self.end_subscriptions(connection);
+        let Some(client) = self.clients.remove(&connection) else { return };
+        for transaction in client.transactions.into_values() {
+            self.roll_back(transaction);
+        }
+        for destination in client.temporary {
+            let command = Command::DeleteDestination(DeleteDestination { destination, if_empty: false }).encode();
+            self.submit(command, Pending::Nobody);
+        }
+    }
+}
+
+fn no_transaction(name: &str) -> Refusal {
+    Refusal::new(RefusalKind::NotFound, format!("there is no transaction {name:?}; it was not begun, or has ended"))
+}

@@ -1,0 +1,119 @@
+//! What the master's loop shows of itself, as JSON for the console and the command line.
+
+use ferrymq_broker::{Broker, Queue, QueueKind};
+use serde_json::{Value, json};
+
+use super::{Ask, Leader};
+
+/// Queues shown at most, the longest first; a group may have a hundred thousand.
+const QUEUES_SHOWN_MAX: usize = 1_000;
+
+impl Leader {
+    pub(super) fn on_ask(&mut self, ask: Ask) {
+        match ask {
+            Ask::Status(answer) => {
+                // An error means that nobody waits for it any more.
+                let _ = answer.send(self.status());
+            }
+            Ask::Reclaim { group, answer } => {
+                let _ = answer.send(self.reclaim(&group));
+            }
+        }
+    }
+
+    fn status(&self) -> Value {
+        let (queues, in_doubt, group_id, total) = self.group.with_broker(|broker| {
+            (self.queues(broker), in_doubt(broker), broker.group(), broker.queues().len())
+        });
+        json!({
+            "group_id": format!("{group_id:016x}"),
+            "connections": self.clients.len(),
+            "consumers": self.consumers.len(),
+            "store_full": self.store_full,
+            "waiting_for_room": self.parked.len(),
+            "queues_total": total,
+            "queues": queues,
+            "mesh": {
+                "links": self.bridges.links.iter().map(link).collect::<Vec<_>>(),
+                "demand": self.bridges.rows().iter().map(|(destination, rows)| json!({
+                    "destination": destination.to_string(),
+                    "groups": rows.iter().map(|row| json!({
+                        "group": row.origin_name,
+                        "next_hop": row.next_hop_name,
+                        "consumers": row.consumers,
+                        "credit": row.available,
+                        "distance": row.distance,
+                        "durable": row.durable,
+                        "linked": row.linked,
+                    })).collect::<Vec<_>>(),
+                })).collect::<Vec<_>>(),
+                "in_doubt": in_doubt,
+            },
+        })
+    }
+
+    fn queues(&self, broker: &Broker) -> Vec<Value> {
+        let mut queues: Vec<&Queue> = broker.queues().iter().collect();
+        queues.sort_by_key(|queue| std::cmp::Reverse(queue.len()));
+        queues
+            .into_iter()
+            .take(QUEUES_SHOWN_MAX)
+            .map(|queue| {
+                let (consumers, in_flight) = self.dispatcher.counts(queue.id);
+                json!({
+                    "name": name(queue),
+                    "messages": queue.len(),
+                    "bytes": queue.bytes,
+                    "in_flight": in_flight,
+                    "consumers": consumers,
+                    "enqueued": queue.enqueued,
+                    "dequeued": queue.dequeued,
+                })
+            })
+            .collect()
+    }
+}
+
+fn name(queue: &Queue) -> String {
+    use ferrymq_broker::Owner;
+    match &queue.kind {
+        QueueKind::Queue(destination) => destination.to_string(),
+        QueueKind::Subscription { topic, owner: Owner::Client { client_id, name }, .. } => {
+            format!("{topic} for {client_id}:{name}")
+        }
+        QueueKind::Subscription { topic, owner: Owner::Group { group, .. }, .. } => {
+            format!("{topic} for group {group:016x}")
+        }
+    }
+}
+
+fn in_doubt(broker: &Broker) -> Vec<Value> {
+    broker
+        .transfers()
+        .outgoing
+        .values()
+        .filter(|outgoing| !outgoing.pending.is_empty())
+        .map(|outgoing| {
+            let messages: usize = outgoing.pending.values().map(|offer| offer.seqs.len()).sum();
+            json!({ "group": outgoing.group_name, "transfers": outgoing.pending.len(), "messages": messages })
+        })
+        .collect()
+}
+
+fn link(link: &ferrymq_forwarding::LinkStatus) -> Value {
+    json!({
+        "peer": link.peer,
+        "node": link.node,
+        "epoch": link.epoch,
+        "state": format!("{:?}", link.state).to_lowercase(),
+        "rtt_us": link.rtt_us,
+        "rows_in": link.rows_in,
+        "rows_out": link.rows_out,
+        "transfers_in_doubt": link.transfers_in_doubt,
+        "sent": link.sent,
+        "received": link.received,
+        "refused": link.refused,
+        "resyncs": link.resyncs,
+        "last_error": link.last_error,
+    })
+}

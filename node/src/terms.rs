@@ -1,0 +1,58 @@
+//! From slave to master and back: for each term in which this node is master, one [`Leader`] and one mesh.
+
+use ferrymq_replication::{Group, GroupEvent, Role};
+use tokio::sync::{mpsc, watch};
+
+use crate::{
+    connection::LeaderHandle,
+    leader::{Ask, Ended, Leader, LeaderConfig},
+    mesh::MeshStarter,
+};
+
+/// The master's loop of the current term, where this node is master.
+#[derive(Debug, Clone)]
+pub(crate) struct Current {
+    pub(crate) clients: LeaderHandle,
+    pub(crate) asks: mpsc::UnboundedSender<Ask>,
+}
+
+/// Runs until the replica ends or cannot go on; returns why.
+pub(crate) async fn run(
+    group: Group,
+    mut events: mpsc::UnboundedReceiver<GroupEvent>,
+    config: LeaderConfig,
+    mesh: MeshStarter,
+    current: watch::Sender<Option<Current>>,
+) -> String {
+    let mut role = group.role();
+    loop {
+        let term = match &*role.borrow_and_update() {
+            Role::Master { term } => Some(*term),
+            Role::Slave { .. } => None,
+        };
+        let Some(term) = term else {
+            tokio::select! {
+                changed = role.changed() => if changed.is_err() {
+                    return "the group's replica has ended".into();
+                },
+                event = events.recv() => match event {
+                    Some(GroupEvent::Fatal(text)) => return text,
+                    Some(_) => {}
+                    None => return "the group's replica has ended".into(),
+                },
+            }
+            continue;
+        };
+        let (clients, from_clients) = mpsc::unbounded_channel();
+        let (asks, from_operators) = mpsc::unbounded_channel();
+        let (port, running) = mesh.start_term(&group, term).await;
+        current.send_replace(Some(Current { clients, asks }));
+        let leader = Leader::new(group.clone(), term, config.clone(), port);
+        let ended = leader.run(&mut events, from_clients, from_operators, group.role()).await;
+        current.send_replace(None);
+        running.stop().await;
+        if let Ended::Fatal(text) = ended {
+            return text;
+        }
+    }
+}
