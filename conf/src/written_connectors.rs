@@ -144,9 +144,7 @@ fn patterns(section: &Section<'_>, key: &'static str) -> Vec<String> {
 
 /// Whether a discovery URI can be understood, with the column and the cure where it cannot.
 fn check_uri(uri: &str) -> Result<(), String> {
-    if uri.trim().is_empty() {
-        Err("a connector's URI is empty".to_owned())
-    } else {
-        Ok(())
-    }
+    ferrymq_discovery::Uri::parse(uri)
+        .map(|_| ())
+        .map_err(|error| error.to_string())
 }

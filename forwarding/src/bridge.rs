@@ -13,7 +13,11 @@ use std::collections::BTreeMap;
 use ferrymq_broker::{Carried, Command, GroupId, Refused, Release, TransferId};
 use ferrymq_message::Destination;
 
-use crate::{config::Config, frame::Transfer};
+use crate::{
+    config::Config,
+    frame::{TRANSFER_BYTES_MAX, Transfer},
+    refusal::Refusal,
+};
 
 /// All bridges of this group.
 #[derive(Debug)]
@@ -23,6 +27,8 @@ pub(crate) struct Bridges {
     in_flight_max: Load,
     held_max: Load,
     answer_deadline_ms: u64,
+    /// The node has told all that is pending from earlier terms.
+    settled: bool,
 }
 
 /// How much something holds.
@@ -87,6 +93,17 @@ pub(crate) struct Offer {
     pub(crate) messages: Vec<Carried>,
 }
 
+/// What became of an offer.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Taken {
+    /// It will be sent.
+    New,
+    /// It is known already, or settled.
+    Known,
+    /// No link can carry it; to be answered with these refusals.
+    TooLarge(Vec<Refused>),
+}
+
 /// What an answer from the receiver means here.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Answer {
@@ -112,22 +129,25 @@ impl Bridges {
             in_flight_max,
             held_max: in_flight_max.times_two(),
             answer_deadline_ms: config.answer_deadline_ms,
+            settled: false,
         }
     }
 
-    /// The floors at the start of a term.
-    pub(crate) fn settled(&mut self, floors: Vec<(GroupId, TransferId)>) {
-        for (group, floor) in floors {
+    /// All that is pending from earlier terms was told; these are the next transfers' numbers.
+    pub(crate) fn settled(&mut self, next: Vec<(GroupId, TransferId)>) {
+        self.settled = true;
+        for (group, next) in next {
             let bridge = self.by_group.entry(group).or_default();
-            bridge.next = bridge.next.max(floor);
+            bridge.next = bridge.next.max(next);
         }
     }
 
-    /// Takes an offer in; false where it is known already or settled.
-    pub(crate) fn offered(&mut self, offer: Offer) -> bool {
+    /// Takes an offer in.
+    pub(crate) fn offered(&mut self, offer: Offer) -> Taken {
         let bridge = self.by_group.entry(offer.group).or_default();
-        if bridge.transfers.contains_key(&offer.transfer) || offer.transfer < bridge.floor() {
-            return false;
+        let released = self.settled && offer.transfer < bridge.next;
+        if released || bridge.transfers.contains_key(&offer.transfer) {
+            return Taken::Known;
         }
         bridge.next = bridge.next.max(offer.transfer + 1);
         let Offer {
@@ -146,8 +166,15 @@ impl Bridges {
         *self.unanswered.entry(outgoing.road(group)).or_default() += outgoing.count();
         bridge.held.add(outgoing.load());
         bridge.full |= bridge.held.reaches(self.held_max);
+        let too_large = outgoing.load().bytes > TRANSFER_BYTES_MAX;
+        let count = outgoing.count();
         bridge.transfers.insert(transfer, outgoing);
-        true
+        if !too_large {
+            return Taken::New;
+        }
+        // No link will ever carry it, and trying would end each one: refuse it here, before it was ever sent.
+        let reason = Refusal::TooLarge as u8;
+        Taken::TooLarge((0..count).map(|position| Refused { position, reason }).collect())
     }
 
     /// What is to be sent now to a group whose link is up, in order.
@@ -155,7 +182,7 @@ impl Bridges {
         let Some(bridge) = self.by_group.get_mut(&group) else {
             return Vec::new();
         };
-        let floor = bridge.floor();
+        let floor = if self.settled { bridge.floor() } else { 0 };
         let mut out = Vec::new();
         if bridge.in_flight.reaches(self.in_flight_max) {
             return out;
@@ -300,9 +327,12 @@ impl Bridges {
         self.unanswered.get(road).copied().unwrap_or(0)
     }
 
-    /// The lowest transfer not settled; below it nothing is in doubt.
+    /// The lowest transfer not settled, as far as is known: below it nothing is in doubt.
     pub(crate) fn floor(&self, group: GroupId) -> TransferId {
-        self.by_group.get(&group).map_or(0, Bridge::floor)
+        self.by_group
+            .get(&group)
+            .filter(|_| self.settled)
+            .map_or(0, Bridge::floor)
     }
 
     pub(crate) fn get(&self, group: GroupId) -> Option<&Bridge> {

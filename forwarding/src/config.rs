@@ -25,6 +25,8 @@ pub struct Config {
     pub transfers_in_flight_max: usize,
     /// Longest way, in links, that demand is passed on.
     pub hops_max: usize,
+    /// Times that a message may be handed from group to group before it is refused; only wandering consumers lead to many.
+    pub message_hops_max: u8,
     /// How long changes of demand are gathered before they are sent.
     pub demand_debounce_ms: u64,
     /// How often the hash over all rows sent goes out, by which a difference is seen and mended (P12).
@@ -73,6 +75,7 @@ impl Config {
             transfer_bytes_max: 1 << 20,
             transfers_in_flight_max: 8,
             hops_max: 16,
+            message_hops_max: 100,
             demand_debounce_ms: 5,
             hash_interval_ms: 1_000,
             rows_per_link_max: 100_000,

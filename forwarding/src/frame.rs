@@ -159,6 +159,8 @@ pub struct Encoded {
 pub const PART_BYTES: usize = 4 << 20;
 /// Most bytes of a transfer that is put together from parts.
 pub const ASSEMBLED_BYTES_MAX: usize = 256 << 20;
+/// Most bytes of messages in a transfer: what surrounds them takes part of [`ASSEMBLED_BYTES_MAX`] too.
+pub const TRANSFER_BYTES_MAX: usize = ASSEMBLED_BYTES_MAX - (64 << 20);
 
 mod kind {
     pub(super) const HELLO: u8 = 1;

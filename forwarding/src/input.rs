@@ -37,11 +37,11 @@ pub enum Input {
         /// The messages, in order.
         messages: Vec<Carried>,
     },
-    /// At the start of a term, before the first [`Input::Offered`]: per group the floor, which is the lowest pending
-    /// transfer, or where none is pending the next one's number. A group that never had a transfer may be left out.
+    /// Once at the start of a term, after an [`Input::Offered`] for each transfer that is pending from before: what lies
+    /// below these numbers and was not told is settled. Until then no floor is told to anyone.
     Settled {
-        /// (group, floor).
-        floors: Vec<(GroupId, TransferId)>,
+        /// Per group to which there ever was a transfer: the next one's number.
+        next: Vec<(GroupId, TransferId)>,
     },
     /// The operator took back what was offered to a group that is lost for good: forget these transfers, and the
     /// demand remembered for it.

@@ -9,6 +9,8 @@ pub mod config;
 pub mod input;
 pub mod output;
 
+pub mod driver;
+
 pub mod event;
 pub mod mesh;
 
@@ -34,6 +36,7 @@ mod wire;
 
 pub use action::Action;
 pub use config::Config;
+pub use driver::Driver;
 pub use event::{DialId, Event, LinkId};
 pub use input::{Failed, Input, PeerCandidate};
 pub use mesh::Mesh;

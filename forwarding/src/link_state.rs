@@ -147,12 +147,15 @@ impl Links {
 
     /// When [`Self::tick`] may next have something to do.
     pub(crate) fn wake_at_ms(&self, config: &Config) -> Option<u64> {
+        let room = self.sessions.len() < config.links_max;
         let targets = self
             .targets
             .values()
             .filter(|target| !self.is_covered(target))
             .filter_map(|t| match t.state {
-                TargetState::BackOff { until_ms } | TargetState::Dialling { until_ms, .. } => Some(until_ms),
+                // Without room it is the end of a session that makes it due.
+                TargetState::BackOff { until_ms } => room.then_some(until_ms),
+                TargetState::Dialling { until_ms, .. } => Some(until_ms),
                 TargetState::Connected => None,
             });
         let sessions = self.sessions.values().map(|session| match session.state {
@@ -245,10 +248,9 @@ impl Links {
         }
         let group = hello.group_id;
         let replaced = self.by_group.get(&group).copied();
-        if let Some(old) = replaced.and_then(|old| self.sessions.get(&old)) {
-            if let Err(reason) = stays(now_ms, old, session, &hello, config) {
-                return Verdict::Refused(reason.to_owned());
-            }
+        let in_use = replaced.and_then(|old| self.sessions.get(&old));
+        if let Some(Err(reason)) = in_use.map(|old| stays(now_ms, old, session, &hello, config)) {
+            return Verdict::Refused(reason.to_owned());
         }
         self.epochs.insert(group, hello.epoch);
         self.by_group.insert(group, link);
@@ -316,14 +318,11 @@ impl Links {
     /// A link is gone; the group that was linked by it, if it was the one in use.
     pub(crate) fn closed(&mut self, now_ms: u64, link: LinkId, reason: &str, config: &Config) -> Option<GroupId> {
         let session = self.sessions.remove(&link)?;
-        if let Some(target) = session.dialled.and_then(|name| self.targets.get_mut(&name)) {
-            if target.state == TargetState::Connected {
-                if target.learned == Some(config.group_id) {
-                    target.is_ourselves(now_ms);
-                } else {
-                    target.failed(now_ms, reason.to_owned(), config, &mut self.jitter);
-                }
-            }
+        let target = session.dialled.and_then(|name| self.targets.get_mut(&name));
+        match target.filter(|target| target.state == TargetState::Connected) {
+            Some(target) if target.learned == Some(config.group_id) => target.is_ourselves(now_ms),
+            Some(target) => target.failed(now_ms, reason.to_owned(), config, &mut self.jitter),
+            None => {}
         }
         let group = session.hello?.group_id;
         if self.by_group.get(&group) != Some(&link) {

@@ -86,7 +86,7 @@ impl Mesh {
             } => {
                 self.demand.local(destination, consumers, credit, selectors, durable);
             }
-            Input::Settled { floors } => self.bridges.settled(floors),
+            Input::Settled { next } => self.bridges.settled(next),
             Input::Offered {
                 queue: _,
                 group,
@@ -149,6 +149,7 @@ impl Mesh {
             self.tell_at_ms,
             self.proposals.due_at_ms(),
             self.receivers.forget_at_ms(),
+            self.receivers.retry_at_ms(),
             self.demand.arrivals.expires_at_ms(),
         ];
         some.into_iter()

@@ -12,22 +12,28 @@ use crate::{config::Config, event::LinkId, frame::Transfer, refusal::Refusal};
 #[derive(Debug)]
 pub(crate) struct Receivers {
     by_origin: BTreeMap<GroupId, Receiver>,
-    hops_max: usize,
+    hops_max: u8,
     forget_transfers_min: u64,
     forget_interval_ms: u64,
+    pending_bytes_max: usize,
 }
 
 /// What arrives from one group.
 #[derive(Debug, Default)]
 struct Receiver {
     pending: BTreeMap<TransferId, Incoming>,
+    pending_bytes: usize,
     arrivals: u64,
+    /// When what failed may be proposed again.
+    retry_at_ms: u64,
     /// The highest floor heard.
     floor: TransferId,
     /// The highest floor committed here in this term.
     forgotten: TransferId,
     forgetting: bool,
     forget_at_ms: u64,
+    /// After a failed attempt: not before this time, however many there are.
+    forget_not_before_ms: u64,
     received: u64,
 }
 
@@ -36,6 +42,7 @@ struct Incoming {
     accept: Accept,
     /// Where the answer goes; a transfer that comes again over a new link is answered there.
     link: LinkId,
+    bytes: usize,
     arrival: u64,
     stage: Stage,
 }
@@ -71,16 +78,17 @@ pub(crate) struct Finished {
     pub(crate) stored: u32,
 }
 
-/// Transfers of one sender that may be pending here; ours are bounded far below by `transfers_in_flight_max`.
+/// Transfers of one sender that may be pending here; a sender of ours has half of it in flight.
 const PENDING_TRANSFERS_MAX: usize = 1_024;
 
 impl Receivers {
     pub(crate) fn new(config: &Config) -> Self {
         Self {
             by_origin: BTreeMap::new(),
-            hops_max: config.hops_max,
+            hops_max: config.message_hops_max,
             forget_transfers_min: config.forget_transfers_min,
             forget_interval_ms: config.forget_interval_ms,
+            pending_bytes_max: 4 * config.transfers_in_flight_max * config.transfer_bytes_max,
         }
     }
 
@@ -96,9 +104,12 @@ impl Receivers {
             incoming.link = link;
             return Arrival::Pending;
         }
-        if receiver.pending.len() >= PENDING_TRANSFERS_MAX {
+        // Whatever its size, one is taken: the bound is passed by one transfer at most.
+        if receiver.pending.len() >= PENDING_TRANSFERS_MAX || receiver.pending_bytes >= self.pending_bytes_max {
             return Arrival::TooMany;
         }
+        let bytes = transfer.messages.iter().map(|carried| carried.message.len()).sum();
+        receiver.pending_bytes += bytes;
         let Transfer {
             transfer,
             destination,
@@ -122,6 +133,7 @@ impl Receivers {
             Incoming {
                 accept,
                 link,
+                bytes,
                 arrival,
                 stage: Stage::Queued,
             },
@@ -141,17 +153,30 @@ impl Receivers {
         {
             return Vec::new();
         }
-        receiver.propose(Stage::Queued)
+        receiver.propose(&[Stage::Queued])
     }
 
-    /// What failed is to be proposed again, in the order of arrival, and then what waited behind it.
-    pub(crate) fn retry(&mut self, origin: GroupId) -> Vec<TransferId> {
-        let Some(receiver) = self.by_origin.get_mut(&origin) else {
-            return Vec::new();
-        };
-        let mut again = receiver.propose(Stage::Failed);
-        again.extend(receiver.propose(Stage::Queued));
+    /// What failed and may be proposed again, with all that waited behind it, in the order of arrival. First everything
+    /// that is proposed must have an outcome or have failed: which of these are committed is not known, and what arrived
+    /// later must not overtake them (P6).
+    pub(crate) fn retriable(&mut self, now_ms: u64) -> Vec<(GroupId, TransferId)> {
+        let mut again = Vec::new();
+        for (&origin, receiver) in &mut self.by_origin {
+            if receiver.retry_at_ms().is_some_and(|at_ms| now_ms >= at_ms) {
+                again.extend(
+                    receiver
+                        .propose(&[Stage::Failed, Stage::Queued])
+                        .into_iter()
+                        .map(|t| (origin, t)),
+                );
+            }
+        }
         again
+    }
+
+    /// When [`Self::retriable`] next yields something.
+    pub(crate) fn retry_at_ms(&self) -> Option<u64> {
+        self.by_origin.values().filter_map(Receiver::retry_at_ms).min()
     }
 
     /// The command for a pending transfer.
@@ -161,13 +186,13 @@ impl Receivers {
     }
 
     /// The proposal had no outcome.
-    pub(crate) fn failed(&mut self, origin: GroupId, transfer: TransferId) {
-        let pending = self
-            .by_origin
-            .get_mut(&origin)
-            .and_then(|receiver| receiver.pending.get_mut(&transfer));
-        if let Some(incoming) = pending {
+    pub(crate) fn failed(&mut self, origin: GroupId, transfer: TransferId, retry_at_ms: u64) {
+        let Some(receiver) = self.by_origin.get_mut(&origin) else {
+            return;
+        };
+        if let Some(incoming) = receiver.pending.get_mut(&transfer) {
             incoming.stage = Stage::Failed;
+            receiver.retry_at_ms = retry_at_ms;
         }
     }
 
@@ -175,6 +200,7 @@ impl Receivers {
     pub(crate) fn finished(&mut self, origin: GroupId, transfer: TransferId) -> Option<Finished> {
         let receiver = self.by_origin.get_mut(&origin)?;
         let incoming = receiver.pending.remove(&transfer)?;
+        receiver.pending_bytes -= incoming.bytes;
         let stored = incoming.accept.messages.len();
         receiver.received += stored as u64;
         let Accept {
@@ -199,8 +225,10 @@ impl Receivers {
         let (transfers_min, interval_ms) = (self.forget_transfers_min, self.forget_interval_ms);
         let mut due = Vec::new();
         for (&origin, receiver) in &mut self.by_origin {
-            let behind = receiver.floor.saturating_sub(receiver.forgotten);
-            if behind > 0 && !receiver.forgetting && (behind >= transfers_min || now_ms >= receiver.forget_at_ms) {
+            if receiver
+                .forget_at_ms(transfers_min)
+                .is_some_and(|at_ms| now_ms >= at_ms)
+            {
                 receiver.forgetting = true;
                 receiver.forget_at_ms = now_ms + interval_ms;
                 due.push(origin);
@@ -209,10 +237,12 @@ impl Receivers {
         due
     }
 
-    /// When [`Self::forgettable`] may next find something.
+    /// When [`Self::forgettable`] next yields something.
     pub(crate) fn forget_at_ms(&self) -> Option<u64> {
-        let waiting = |r: &&Receiver| r.floor > r.forgotten && !r.forgetting;
-        self.by_origin.values().filter(waiting).map(|r| r.forget_at_ms).min()
+        self.by_origin
+            .values()
+            .filter_map(|receiver| receiver.forget_at_ms(self.forget_transfers_min))
+            .min()
     }
 
     /// The command that forgets, up to the floor heard so far.
@@ -223,11 +253,19 @@ impl Receivers {
         })
     }
 
-    /// Marks below this floor are forgotten (`Some`), or the attempt failed (`None`).
-    pub(crate) fn forgotten(&mut self, origin: GroupId, floor: Option<TransferId>) {
+    /// Marks below this floor are forgotten.
+    pub(crate) fn forgotten(&mut self, origin: GroupId, floor: TransferId) {
         if let Some(receiver) = self.by_origin.get_mut(&origin) {
             receiver.forgetting = false;
-            receiver.forgotten = receiver.forgotten.max(floor.unwrap_or(0));
+            receiver.forgotten = receiver.forgotten.max(floor);
+        }
+    }
+
+    /// Forgetting had no outcome.
+    pub(crate) fn forget_failed(&mut self, origin: GroupId, retry_at_ms: u64) {
+        if let Some(receiver) = self.by_origin.get_mut(&origin) {
+            receiver.forgetting = false;
+            receiver.forget_not_before_ms = retry_at_ms;
         }
     }
 
@@ -238,10 +276,21 @@ impl Receivers {
 }
 
 impl Receiver {
-    fn propose(&mut self, stage: Stage) -> Vec<TransferId> {
+    fn retry_at_ms(&self) -> Option<u64> {
+        let any = |stage| self.pending.values().any(|incoming| incoming.stage == stage);
+        (any(Stage::Failed) && !any(Stage::Proposed)).then_some(self.retry_at_ms)
+    }
+
+    fn forget_at_ms(&self, transfers_min: u64) -> Option<u64> {
+        let behind = self.floor.saturating_sub(self.forgotten);
+        let at_ms = if behind >= transfers_min { 0 } else { self.forget_at_ms };
+        (behind > 0 && !self.forgetting).then_some(at_ms.max(self.forget_not_before_ms))
+    }
+
+    fn propose(&mut self, stages: &[Stage]) -> Vec<TransferId> {
         let mut ready: Vec<(u64, TransferId)> = Vec::new();
         for (&transfer, incoming) in &mut self.pending {
-            if incoming.stage == stage {
+            if stages.contains(&incoming.stage) {
                 incoming.stage = Stage::Proposed;
                 ready.push((incoming.arrival, transfer));
             }
@@ -253,11 +302,11 @@ impl Receiver {
 
 /// Parts what can be taken from what must be refused, so that one bad message stops neither its transfer nor the
 /// bridge. The refusals become part of the log entry, and so of every later answer.
-fn sorted_out(messages: Vec<Carried>, hops_max: usize) -> (Vec<Carried>, Vec<Refused>) {
+fn sorted_out(messages: Vec<Carried>, hops_max: u8) -> (Vec<Carried>, Vec<Refused>) {
     let mut refused = Vec::new();
     let mut taken = Vec::with_capacity(messages.len());
     for (position, carried) in messages.into_iter().enumerate() {
-        let reason = if usize::from(carried.hops) > hops_max {
+        let reason = if carried.hops > hops_max {
             Some(Refusal::TooManyHops)
         } else {
             let readable = StoredMessage::new(carried.message.clone()).and_then(|stored| stored.decode());

@@ -10,6 +10,8 @@ pub enum Refusal {
     Unreadable = 1,
     /// It has been handed from group to group too often.
     TooManyHops = 2,
+    /// It is larger than a link carries; its owner knows without asking.
+    TooLarge = 3,
 }
 
 impl Refusal {
@@ -18,6 +20,7 @@ impl Refusal {
         Some(match number {
             1 => Self::Unreadable,
             2 => Self::TooManyHops,
+            3 => Self::TooLarge,
             _ => return None,
         })
     }
@@ -27,6 +30,7 @@ impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Unreadable => "the message cannot be read there",
+            Self::TooLarge => "the message is larger than a link carries",
             Self::TooManyHops => "the message has been handed from group to group too often",
         })
     }

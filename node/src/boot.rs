@@ -127,7 +127,7 @@ async fn serve_peers(mut peers: PeerListener, group: Group, door: Door) {
         tokio::spawn(async move {
             if connection.purpose == DOOR {
                 door.enter_carried(connection.stream).await;
-            } else if ferrymq_replication::is_replication(connection.purpose) {
+            } else if ferrymq_replication::purpose::is_replication(connection.purpose) {
                 group.serve(connection.purpose, connection.peer, connection.stream).await;
             } else {
                 tracing::debug!(purpose = connection.purpose.0, "a peer wants something unknown");
@@ -154,7 +154,7 @@ pub(crate) fn link_identity(node: &Node) -> anyhow::Result<Option<Identity>> {
     let name = PeerName::new(node.group.clone(), node.node)?;
     if let Some(files) = &node.mesh.certificates {
         let files =
-            PemFiles { certificate: files.certificate.clone(), key: files.key.clone(), ca: files.ca.clone() };
+            PemFiles { certificate: files.certificate.clone(), key: files.key.clone(), authorities: files.ca.clone() };
         return Ok(Some(Identity::from_pem(name, &files)?));
     }
     match mesh_secret(node)? {
@@ -240,13 +240,12 @@ fn leader_config(node: &Node) -> anyhow::Result<LeaderConfig> {
 fn stomp_limits(node: &Node) -> StompLimits {
     StompLimits {
         frame_bytes_max: node.limits.frame_bytes_max as usize,
-        prefetch_default: node.limits.prefetch,
         ..StompLimits::default()
     }
 }
 
 /// Unique for each start of each node, because message ids begin with it.
 fn session_prefix(node: &Node) -> String {
-    format!("{}-{}-{:x}", node.group, node.node, clock::now_ms())
+    format!("ID:{}-{}-{:x}", node.group, node.node, clock::now_ms())
 }
 

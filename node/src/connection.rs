@@ -34,6 +34,10 @@ pub(crate) enum FromClient {
 pub(crate) enum ToClient {
     Replies(Vec<(Token, Result<(), Refusal>)>),
     Deliveries(Vec<Delivery>),
+    /// A browser has seen everything.
+    BrowseEnd {
+        subscription: u32,
+    },
     /// A request without a token failed.
     Failure(Refusal),
 }
@@ -201,6 +205,7 @@ impl Driven {
                 }
                 self.unwritten.push_back(bytes);
             }
+            ToClient::BrowseEnd { subscription } => self.session.on_browse_end(subscription, &mut self.out),
             ToClient::Failure(refusal) => self.session.on_failure(refusal, &mut self.out),
         }
     }

@@ -18,8 +18,7 @@ pub(crate) struct Admitted {
 pub(crate) fn admit_send(message: &Message) -> Result<Admitted, Refusal> {
     check_send_destination(&message.destination)?;
     let mut out = BytesMut::with_capacity(message.body.len() + 512);
-    let producer = message.producer.as_ref().map(|producer| (producer.id.as_str(), producer.sequence));
-    Enqueue::encode_with(&mut out, &message.destination, producer, |out| message.encode_into(out));
+    Enqueue::encode_with(&mut out, |out| message.encode_into(out));
     Ok(Admitted { command: out.freeze() })
 }
 

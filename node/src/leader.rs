@@ -12,18 +12,19 @@ mod request;
 mod status;
 
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::{BTreeMap, HashMap, VecDeque, hash_map::RandomState},
+    hash::BuildHasher,
     time::Duration,
 };
 
 use bytes::Bytes;
-use ferrymq_broker::{Command, QueueId};
+use ferrymq_broker::{Broker, Command, GroupId, QueueId};
 use ferrymq_dispatch::{ConnectionId, ConsumerId, Dispatcher, Limits, Topics};
 use ferrymq_replication::{Group, GroupEvent, Role};
 use foldhash::fast::FixedState;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::{clock, connection::FromClient};
+use crate::{clock, connection::FromClient, mesh::MeshStarter};
 use client::Client;
 pub(crate) use mesh::MeshPort;
 use mesh::Bridges;
@@ -69,6 +70,8 @@ const ROUND_MAX: usize = 1024;
 pub(crate) struct Leader {
     group: Group,
     term: u64,
+    /// The state was applied up to here when this loop began to hear of effects.
+    attached_index: u64,
     config: LeaderConfig,
     dispatcher: Dispatcher,
     topics: Topics,
@@ -85,6 +88,7 @@ pub(crate) struct Leader {
     /// Clients whose requests wait for room in the store, in the order in which they began to.
     parked: VecDeque<ConnectionId>,
     bridges: Bridges,
+    mesh: MeshStarter,
     fatal: Option<String>,
 }
 
@@ -98,7 +102,7 @@ pub(crate) struct Attached {
 }
 
 impl Leader {
-    pub(crate) fn new(group: Group, term: u64, config: LeaderConfig, mesh: Option<MeshPort>) -> Self {
+    pub(crate) fn new(group: Group, term: u64, config: LeaderConfig, mesh: MeshStarter) -> Self {
         Self {
             dispatcher: Dispatcher::new(config.dispatch.clone()),
             topics: Topics::default(),
@@ -110,10 +114,12 @@ impl Leader {
             touched: Vec::new(),
             store_full: false,
             parked: VecDeque::new(),
-            bridges: Bridges::new(mesh),
+            bridges: Bridges::default(),
+            mesh,
             fatal: None,
             group,
             term,
+            attached_index: 0,
             config,
         }
     }
@@ -127,9 +133,12 @@ impl Leader {
         mut asks: mpsc::UnboundedReceiver<Ask>,
         mut role: watch::Receiver<Role>,
     ) -> Ended {
-        self.group.attach(|_| ());
+        self.attached_index = self.group.attach(|_, index| index);
         tracing::info!(term = self.term, "this node is the master");
         self.submit(Command::BeginTerm.encode(), Pending::Begin);
+        if self.group.with_broker(Broker::group) == 0 {
+            self.submit(Command::Found(new_group_id()).encode(), Pending::Begin);
+        }
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut begun = false;
@@ -213,8 +222,9 @@ impl Leader {
 
     fn on_event(&mut self, event: GroupEvent) {
         match event {
-            GroupEvent::Applied { effects, results, .. } => {
-                if !effects.is_empty() {
+            GroupEvent::Applied { index, effects, results } => {
+                // What came before is contained in the state that this loop began with.
+                if !effects.is_empty() && index > self.attached_index {
                     self.on_effects(&effects);
                 }
                 for (token, result) in results {
@@ -243,7 +253,8 @@ impl Leader {
 
     /// Sends wait while the disk has no room or the journal is at its limit, and go on when there is room again.
     fn look_at_store(&mut self) {
-        let full = !self.group.has_room(1) || self.group.bytes_on_disk() > self.config.store_bytes_max;
+        let on_disk = self.group.status().journal.get("bytes_on_disk").copied().unwrap_or(0);
+        let full = !self.group.has_room(1) || on_disk > self.config.store_bytes_max;
         if full != self.store_full {
             if full {
                 tracing::warn!("the store is full: producers wait until there is room (see [store] limit and reserve)");
@@ -275,4 +286,9 @@ impl Leader {
         }
         Some(client)
     }
+}
+
+/// Any number but 0. The hasher's keys come from the system's randomness.
+fn new_group_id() -> GroupId {
+    RandomState::new().hash_one(clock::now_ms()).max(1)
 }

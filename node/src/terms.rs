@@ -45,12 +45,10 @@ pub(crate) async fn run(
         };
         let (clients, from_clients) = mpsc::unbounded_channel();
         let (asks, from_operators) = mpsc::unbounded_channel();
-        let (port, running) = mesh.start_term(&group, term).await;
         current.send_replace(Some(Current { clients, asks }));
-        let leader = Leader::new(group.clone(), term, config.clone(), port);
+        let leader = Leader::new(group.clone(), term, config.clone(), mesh.clone());
         let ended = leader.run(&mut events, from_clients, from_operators, group.role()).await;
         current.send_replace(None);
-        running.stop().await;
         if let Ended::Fatal(text) = ended {
             return text;
         }

@@ -5,7 +5,7 @@ use ferrymq_broker::{Command, GroupId, Outcome, Refused, TransferId};
 use super::Mesh;
 use crate::{
     action::Action,
-    bridge::{Answer, Offer},
+    bridge::{Answer, Offer, Taken},
     event::LinkId,
     frame::{Demand, Frame, Transfer},
     input::Failed,
@@ -25,8 +25,11 @@ impl Mesh {
         let count = u32::try_from(offer.messages.len()).unwrap_or(u32::MAX);
         self.demand.arrivals.offered_on(&destination, offer.target, count);
         let was_full = self.bridges.get(group).is_some_and(|bridge| bridge.full);
-        if !self.bridges.offered(offer) {
-            return;
+        let transfer = offer.transfer;
+        match self.bridges.offered(offer) {
+            Taken::Known => return,
+            Taken::New => {}
+            Taken::TooLarge(refused) => self.accepted(now_ms, group, transfer, refused),
         }
         self.demand.touch(Some(&destination));
         if !was_full && self.bridges.get(group).is_some_and(|bridge| bridge.full) {
@@ -193,7 +196,7 @@ impl Mesh {
             (Purpose::Release { group, transfer }, Ok(Outcome::Done | Outcome::NotFound)) => {
                 self.released(now_ms, group, transfer);
             }
-            (Purpose::Forget { origin, floor }, Ok(_)) => self.receivers.forgotten(origin, Some(floor)),
+            (Purpose::Forget { origin, floor }, Ok(_)) => self.receivers.forgotten(origin, floor),
             (purpose, Ok(outcome)) => {
                 // Answering or forgetting on a guess could lose messages or double them, so it stays in doubt.
                 tracing::warn!(?purpose, ?outcome, "unexpected outcome, proposing again");
@@ -204,23 +207,18 @@ impl Mesh {
 
     fn again(&mut self, due_ms: u64, purpose: Purpose) {
         match purpose {
-            Purpose::Accept { origin, transfer } => self.receivers.failed(origin, transfer),
-            Purpose::Forget { origin, .. } => return self.receivers.forgotten(origin, None),
-            Purpose::Release { .. } => {}
+            Purpose::Accept { origin, transfer } => self.receivers.failed(origin, transfer, due_ms),
+            Purpose::Forget { origin, .. } => self.receivers.forget_failed(origin, due_ms),
+            Purpose::Release { .. } => self.proposals.again_at(due_ms, purpose),
         }
-        self.proposals.again_at(due_ms, purpose);
     }
 
     pub(super) fn repeat_due(&mut self, now_ms: u64) {
         for purpose in self.proposals.due(now_ms) {
-            match purpose {
-                Purpose::Accept { origin, .. } => {
-                    for transfer in self.receivers.retry(origin) {
-                        self.propose(now_ms, Purpose::Accept { origin, transfer });
-                    }
-                }
-                other => self.propose(now_ms, other),
-            }
+            self.propose(now_ms, purpose);
+        }
+        for (origin, transfer) in self.receivers.retriable(now_ms) {
+            self.propose(now_ms, Purpose::Accept { origin, transfer });
         }
     }
 

@@ -37,6 +37,8 @@ pub(crate) const OFFERED: u8 = 4;
 /// Refused by other groups too often to be offered again.
 pub(crate) const PARKED: u8 = 8;
 const GONE: u8 = 128;
+/// Every flag that a snapshot may hold.
+pub(crate) const KEPT_FLAGS: u8 = PERSISTENT | REDELIVERED | OFFERED | PARKED;
 
 impl Slot {
     pub(crate) fn new(place: Place, expires_ms: i64, priority: u8, persistent: bool) -> Self {
@@ -116,7 +118,7 @@ pub struct Queue {
     len: u64,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Chunk {
     /// Position inside the chunk's range, increasing; parallel to `slots`.
     positions: Vec<u8>,
@@ -259,7 +261,23 @@ impl Queue {
     }
 }
 
+/// Chunks are equal when the same messages live in them, whatever was squeezed out already: a state read from a
+/// snapshot equals the one that wrote it.
+impl PartialEq for Chunk {
+    fn eq(&self, other: &Self) -> bool {
+        self.live == other.live && self.iter().eq(other.iter())
+    }
+}
+
+impl Eq for Chunk {}
+
 impl Chunk {
+    /// Living messages with their positions.
+    fn iter(&self) -> impl Iterator<Item = (u8, &Slot)> {
+        let all = self.positions.iter().zip(&self.slots);
+        all.filter(|(_, slot)| slot.flags & GONE == 0).map(|(&position, slot)| (position, slot))
+    }
+
     fn find(&self, seq: u64) -> Option<usize> {
         let position = (seq % CHUNK_MESSAGES) as u8;
         // Nearly always nothing was squeezed out, and a slot lies at its own position.

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
+    ops::RangeBounds,
     sync::Arc,
 };
 
@@ -43,6 +44,11 @@ impl Queues {
         self.by_id.values()
     }
 
+    /// In the order of their numbers, those in this range.
+    pub fn range(&self, range: impl RangeBounds<QueueId>) -> impl Iterator<Item = &Queue> {
+        self.by_id.range(range).map(|(_, queue)| queue)
+    }
+
     pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Queue> {
         self.by_id.values_mut()
     }
@@ -66,7 +72,11 @@ impl Queues {
     }
 
     pub(crate) fn create(&mut self, kind: QueueKind, out: &mut Applied) -> QueueId {
-        self.next_id += 1;
+        // Unique as long as it matters: after four thousand million queues the numbers begin anew.
+        self.next_id = self.next_id.wrapping_add(1);
+        while self.by_id.contains_key(&self.next_id) {
+            self.next_id = self.next_id.wrapping_add(1);
+        }
         let id = self.next_id;
         self.insert(Queue::new(id, kind));
         out.effects.push(Effect::QueueCreated { queue: id });

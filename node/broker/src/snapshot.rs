@@ -10,13 +10,15 @@ use crate::{
         accept::{put_refused, take_refused},
         subscribe::{put_owner, take_owner},
     },
-    producers::Last,
-    queue::QueueKind,
+    producers::Seen,
+    queue::{KEPT_FLAGS, QueueKind},
     transfers::{Incoming, Outgoing, PendingOffer},
     wire::{Reader, put_dead_letter, put_destination, put_seqs, put_text, put_varint},
 };
 
 const VERSION: u8 = 1;
+/// Counters only ever grow by one, so a larger one was never written; it could overflow later.
+const COUNTER_MAX: u64 = u64::MAX / 2;
 
 impl Broker {
     /// The whole state.
@@ -31,10 +33,15 @@ impl Broker {
         }
         let producers = self.producers.sorted();
         out.put_u32_le(producers.len() as u32);
-        for (id, last) in producers {
-            put_text(&mut out, &id);
-            out.put_u64_le(last.sequence);
-            out.put_u64_le(last.index);
+        for (id, seen) in producers {
+            put_text(&mut out, id);
+            out.put_u64_le(seen.highest);
+            out.put_u64_le(seen.index);
+            out.put_u8(seen.gaps.len() as u8);
+            for &(first, last) in &seen.gaps {
+                out.put_u64_le(first);
+                out.put_u64_le(last);
+            }
         }
         self.put_transfers(&mut out);
         out.into()
@@ -80,6 +87,9 @@ impl Broker {
         broker.queues.next_id = reader.u32()?;
         for _ in 0..reader.u32()? {
             let queue = take_queue(&mut reader)?;
+            if broker.queues.get(queue.id).is_some() {
+                return Err(ApplyError::Malformed("number of a queue"));
+            }
             if let QueueKind::Subscription { topic, owner, .. } = &queue.kind {
                 broker.subscriptions.insert(owner.clone(), topic.name(), queue.id);
             }
@@ -87,13 +97,7 @@ impl Broker {
         }
         for _ in 0..reader.u32()? {
             let id = reader.text()?;
-            broker.producers.insert(
-                &id,
-                Last {
-                    sequence: reader.u64()?,
-                    index: reader.u64()?,
-                },
-            );
+            broker.producers.insert(&id, take_seen(&mut reader)?);
         }
         broker.take_transfers(&mut reader)?;
         if reader.is_empty() {
@@ -111,6 +115,9 @@ impl Broker {
                 next: reader.u64()?,
                 ..Outgoing::default()
             };
+            if outgoing.next > COUNTER_MAX {
+                return Err(ApplyError::Malformed("number of a transfer"));
+            }
             for _ in 0..reader.u32()? {
                 let transfer = reader.u64()?;
                 outgoing.pending.insert(
@@ -137,6 +144,20 @@ impl Broker {
         }
         Ok(())
     }
+}
+
+fn take_seen(reader: &mut Reader) -> Result<Seen, ApplyError> {
+    let (highest, index) = (reader.u64()?, reader.u64()?);
+    let mut gaps: Vec<(u64, u64)> = Vec::new();
+    for _ in 0..reader.u8()? {
+        let (first, last) = (reader.u64()?, reader.u64()?);
+        let apart = gaps.last().is_none_or(|&(_, before)| before < first);
+        if first > last || last >= highest || !apart {
+            return Err(ApplyError::Malformed("gap in a producer's numbers"));
+        }
+        gaps.push((first, last));
+    }
+    Ok(Seen { highest, index, gaps })
 }
 
 fn put_queue(out: &mut BytesMut, queue: &Queue) {
@@ -197,7 +218,7 @@ fn put_queue(out: &mut BytesMut, queue: &Queue) {
 fn take_queue(reader: &mut Reader) -> Result<Queue, ApplyError> {
     let id = reader.u32()?;
     let kind = match reader.u8()? {
-        0 => QueueKind::Queue(reader.destination()?),
+        0 => QueueKind::Queue(reader.queue_name()?),
         1 => QueueKind::Subscription {
             topic: reader.destination()?,
             owner: take_owner(reader)?,
@@ -210,14 +231,21 @@ fn take_queue(reader: &mut Reader) -> Result<Queue, ApplyError> {
     let next_seq = reader.u64()?;
     queue.redelivered_below = reader.u64()?;
     let (enqueued, dequeued) = (reader.u64()?, reader.u64()?);
+    if next_seq > COUNTER_MAX || enqueued > COUNTER_MAX || dequeued > COUNTER_MAX {
+        return Err(ApplyError::Malformed("counter of a queue"));
+    }
     let mut seq = 0u64;
     let mut place = Place {
         index: 0,
         offset: 0,
         len: 0,
     };
-    for _ in 0..reader.varint()? {
-        seq = seq.wrapping_add(reader.varint()?);
+    for number in 0..reader.varint()? {
+        let distance = reader.varint()?;
+        seq = seq.wrapping_add(distance);
+        if (distance == 0 && number > 0) || seq < distance || seq >= next_seq {
+            return Err(ApplyError::Malformed("number of a message"));
+        }
         let step = reader.varint()?;
         let base = if step == 0 { place.offset } else { 0 };
         place.index = place.index.wrapping_add(step);
@@ -231,6 +259,9 @@ fn take_queue(reader: &mut Reader) -> Result<Queue, ApplyError> {
             priority: reader.u8()?,
             flags: reader.u8()?,
         };
+        if slot.flags & !KEPT_FLAGS != 0 {
+            return Err(ApplyError::Malformed("flags of a message"));
+        }
         queue.restore(seq, slot);
     }
     for _ in 0..reader.u32()? {

@@ -35,6 +35,14 @@ impl Outgoing {
     }
 }
 
+/// Drops what is under offer of a queue that is no more. The receiver may still accept such a transfer and then owns its
+/// messages; or the floor passes it, and nobody does, as with the rest of the queue.
+pub(crate) fn abandon(outgoing: &mut BTreeMap<GroupId, Outgoing>, queue: QueueId) {
+    for group in outgoing.values_mut() {
+        group.pending.retain(|_, offer| offer.queue != queue);
+    }
+}
+
 /// The receiver's side towards one owner.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Incoming {

@@ -18,6 +18,11 @@ impl Reader {
         Self { rest: bytes, offset }
     }
 
+    /// Wraps where a snapshot is longer than 4 GiB; an entry's payload, whose offsets count, never is.
+    fn advance(&mut self, bytes: u32) {
+        self.offset = self.offset.wrapping_add(bytes);
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.rest.is_empty()
     }
@@ -31,46 +36,37 @@ impl Reader {
         if len > self.rest.len() {
             return Err(ApplyError::Truncated);
         }
-        self.offset += len as u32;
+        self.advance(len as u32);
         Ok(self.rest.split_to(len))
-    }
-
-    /// The next bytes, left where they are.
-    pub(crate) fn peek(&self, len: usize) -> Result<Bytes, ApplyError> {
-        if len > self.rest.len() {
-            Err(ApplyError::Truncated)
-        } else {
-            Ok(self.rest.slice(..len))
-        }
     }
 
     /// Everything up to the end.
     pub(crate) fn rest(&mut self) -> Bytes {
-        self.offset += self.rest.len() as u32;
+        self.advance(self.rest.len() as u32);
         std::mem::take(&mut self.rest)
     }
 
     pub(crate) fn u8(&mut self) -> Result<u8, ApplyError> {
         let value = self.rest.try_get_u8().map_err(|_| ApplyError::Truncated)?;
-        self.offset += 1;
+        self.advance(1);
         Ok(value)
     }
 
     pub(crate) fn u16(&mut self) -> Result<u16, ApplyError> {
         let value = self.rest.try_get_u16_le().map_err(|_| ApplyError::Truncated)?;
-        self.offset += 2;
+        self.advance(2);
         Ok(value)
     }
 
     pub(crate) fn u32(&mut self) -> Result<u32, ApplyError> {
         let value = self.rest.try_get_u32_le().map_err(|_| ApplyError::Truncated)?;
-        self.offset += 4;
+        self.advance(4);
         Ok(value)
     }
 
     pub(crate) fn u64(&mut self) -> Result<u64, ApplyError> {
         let value = self.rest.try_get_u64_le().map_err(|_| ApplyError::Truncated)?;
-        self.offset += 8;
+        self.advance(8);
         Ok(value)
     }
 
@@ -101,6 +97,15 @@ impl Reader {
         let name = self.bytes(len)?;
         let name = std::str::from_utf8(&name).map_err(|_| ApplyError::Malformed("destination name"))?;
         Destination::new(kind, name).map_err(|_| ApplyError::Malformed("destination name"))
+    }
+
+    /// A destination that can be a queue's name.
+    pub(crate) fn queue_name(&mut self) -> Result<Destination, ApplyError> {
+        let destination = self.destination()?;
+        if destination.kind().is_topic() {
+            return Err(ApplyError::Malformed("name of a queue, which is a topic's"));
+        }
+        Ok(destination)
     }
 
     pub(crate) fn option<T>(

@@ -20,7 +20,9 @@ pub(crate) struct ConsumerState {
     pub(crate) unconfirmed: u64,
     /// Acknowledgements that were under way when a socket was lost, not told yet.
     pub(crate) lost: u64,
-    /// Set where the broker refused the subscription or an acknowledgement.
+    /// Whether the broker has ever confirmed the subscription.
+    pub(crate) subscribed: bool,
+    /// Set where the broker refused the subscription.
     pub(crate) failed: Option<String>,
     /// Told when there is a message, an answer, or the end.
     pub(crate) changed: Arc<Notify>,
@@ -36,6 +38,7 @@ impl ConsumerState {
             inbox_bytes: 0,
             unconfirmed: 0,
             lost: 0,
+            subscribed: false,
             failed: None,
             changed,
         }
@@ -98,6 +101,11 @@ impl ConsumerState {
         if self.unconfirmed == 0 {
             self.changed.notify_waiters();
         }
+    }
+
+    pub(crate) fn on_ack_lost(&mut self) {
+        self.lost += 1;
+        self.on_confirmed();
     }
 
     pub(crate) fn on_refused(&mut self, text: String) {

@@ -34,7 +34,6 @@ pub(crate) struct Core {
 
     /// Frames for the socket, in order.
     outbox: VecDeque<Bytes>,
-    outbox_bytes: usize,
 
     unanswered: VecDeque<Unanswered>,
     first_request: u64,
@@ -44,6 +43,8 @@ pub(crate) struct Core {
     next_id: Id,
     inbox_bytes: usize,
 
+    /// Why the last attempt to connect failed.
+    last_failure: String,
     /// Whether this socket has brought any receipt or message.
     progress: bool,
     /// Sockets in a row that ended with an ERROR which names no request, without any progress.
@@ -54,9 +55,17 @@ pub(crate) struct Core {
 enum Unanswered {
     /// Answered out of order, or settled with its socket.
     Done,
-    Send { producer: Id, sequence: u64, frame: SendFrame },
-    Subscribe { consumer: Id },
-    Acknowledge { consumer: Id },
+    Send {
+        producer: Id,
+        sequence: u64,
+        frame: SendFrame,
+    },
+    Subscribe {
+        consumer: Id,
+    },
+    Acknowledge {
+        consumer: Id,
+    },
     Disconnect,
 }
 
@@ -72,13 +81,13 @@ impl Core {
             ended: None,
             closing: false,
             outbox: VecDeque::new(),
-            outbox_bytes: 0,
             unanswered: VecDeque::new(),
             first_request: 1,
             producers: BTreeMap::new(),
             consumers: BTreeMap::new(),
             next_id: 1,
             inbox_bytes: 0,
+            last_failure: String::new(),
             progress: false,
             barren: 0,
         }
@@ -93,7 +102,9 @@ impl Core {
     }
 
     pub(crate) fn producer(&mut self, id: Id) -> &mut ProducerState {
-        self.producers.get_mut(&id).expect("a producer is removed only by its own handle")
+        self.producers
+            .get_mut(&id)
+            .expect("a producer is removed only by its own handle")
     }
 
     /// Forgets the producer; what it has sent is still carried to its receipt.
@@ -108,12 +119,21 @@ impl Core {
     pub(crate) fn send(&mut self, id: Id, message: &Outgoing) -> Result<Option<u64>, SendError> {
         self.check_ended()?;
         let receipt = self.next_request();
-        let producer = self.producers.get_mut(&id).expect("a producer is removed only by its own handle");
-        let Some((sequence, frame)) = producer.take(receipt, message) else { return Ok(None) };
+        let producer = self
+            .producers
+            .get_mut(&id)
+            .expect("a producer is removed only by its own handle");
+        let Some((sequence, frame)) = producer.take(receipt, message) else {
+            return Ok(None);
+        };
         if self.connected {
-            push_send(&mut self.outbox, &mut self.outbox_bytes, &frame);
+            push_send(&mut self.outbox, &frame);
         }
-        self.unanswered.push_back(Unanswered::Send { producer: id, sequence, frame });
+        self.unanswered.push_back(Unanswered::Send {
+            producer: id,
+            sequence,
+            frame,
+        });
         Ok(Some(sequence))
     }
 
@@ -129,7 +149,9 @@ impl Core {
     }
 
     pub(crate) fn consumer(&mut self, id: Id) -> &mut ConsumerState {
-        self.consumers.get_mut(&id).expect("a consumer is removed only by its own handle")
+        self.consumers
+            .get_mut(&id)
+            .expect("a consumer is removed only by its own handle")
     }
 
     pub(crate) fn remove_consumer(&mut self, id: Id) {
@@ -154,7 +176,9 @@ impl Core {
         if !self.connected || received.session != self.session {
             return false;
         }
-        let Some(ack) = received.ack_id().filter(|_| mode != AckMode::Auto) else { return true };
+        let Some(ack) = received.ack_id().filter(|_| mode != AckMode::Auto) else {
+            return true;
+        };
         let receipt = self.next_request().to_string();
         self.write(&Frame::new(command).with("id", ack).with("receipt", receipt));
         self.unanswered.push_back(Unanswered::Acknowledge { consumer: id });
@@ -169,13 +193,17 @@ impl Core {
         self.session += 1;
         self.connected = true;
         self.progress = false;
-        let consumers: Vec<Id> =
-            self.consumers.iter().filter(|(_, consumer)| consumer.failed.is_none()).map(|(id, _)| *id).collect();
+        let consumers: Vec<Id> = self
+            .consumers
+            .iter()
+            .filter(|(_, consumer)| consumer.failed.is_none())
+            .map(|(id, _)| *id)
+            .collect();
         consumers.into_iter().for_each(|id| self.subscribe(id));
         let mut resent = 0;
         for request in &self.unanswered {
             if let Unanswered::Send { frame, .. } = request {
-                push_send(&mut self.outbox, &mut self.outbox_bytes, frame);
+                push_send(&mut self.outbox, frame);
                 resent += 1;
             }
         }
@@ -186,7 +214,6 @@ impl Core {
     pub(crate) fn on_disconnected(&mut self) {
         self.connected = false;
         self.outbox.clear();
-        self.outbox_bytes = 0;
         for consumer in self.consumers.values_mut() {
             self.inbox_bytes -= consumer.on_disconnected();
         }
@@ -198,14 +225,19 @@ impl Core {
         self.drop_answered();
     }
 
+    /// Whether the socket has brought any receipt or message.
+    pub(crate) fn progress(&self) -> bool {
+        self.progress
+    }
+
     /// Takes what is to be written next.
     pub(crate) fn take_outbox(&mut self, into: &mut VecDeque<Bytes>) {
-        self.outbox_bytes = 0;
         into.append(&mut self.outbox);
     }
 
-    pub(crate) fn outbox_bytes(&self) -> usize {
-        self.outbox_bytes
+    /// Whether something is to be written.
+    pub(crate) fn has_output(&self) -> bool {
+        !self.outbox.is_empty()
     }
 
     /// Deliveries that wait for the application, in bytes.
@@ -233,7 +265,9 @@ impl Core {
         self.progress = true;
         let id = frame.headers.get("subscription").and_then(|id| id.parse::<Id>().ok());
         // A message for a consumer that has just gone is dropped: its UNSUBSCRIBE gives it back.
-        let Some(consumer) = id.and_then(|id| self.consumers.get_mut(&id)) else { return };
+        let Some(consumer) = id.and_then(|id| self.consumers.get_mut(&id)) else {
+            return;
+        };
         let received = Received::new(frame, self.session);
         self.inbox_bytes += received.cost();
         consumer.push(received);
@@ -253,7 +287,12 @@ impl Core {
                     consumer.on_confirmed();
                 }
             }
-            Some(Unanswered::Subscribe { .. } | Unanswered::Disconnect | Unanswered::Done) | None => {}
+            Some(Unanswered::Subscribe { consumer }) => {
+                if let Some(consumer) = self.consumers.get_mut(&consumer) {
+                    consumer.subscribed = true;
+                }
+            }
+            Some(Unanswered::Disconnect | Unanswered::Done) | None => {}
         }
         self.drop_answered();
     }
@@ -269,28 +308,50 @@ impl Core {
                 (self.barren >= BARREN_MAX).then(|| self.oldest_send()).flatten()
             }
         };
-        // Such a refusal is about the broker's state, not about the message: it is sent again.
-        if TRANSIENT.contains(&kind.as_str()) {
-            return text;
-        }
-        if let Some(number) = number {
+        // A transient refusal is about the broker's state, not about the message, which is sent again.
+        if let Some(number) = number
+            && !is_transient(&kind)
+            && !(kind == IN_USE && self.was_subscribed(number))
+        {
             self.barren = 0;
             self.refuse(number, kind, &text);
         }
         text
     }
 
+    /// Whether the request subscribes a consumer that had been subscribed before: then what holds its subscription is
+    /// most likely our own lost connection, of which the broker has not heard yet.
+    fn was_subscribed(&self, number: u64) -> bool {
+        let at = number
+            .checked_sub(self.first_request)
+            .and_then(|at| usize::try_from(at).ok());
+        match at.and_then(|at| self.unanswered.get(at)) {
+            Some(Unanswered::Subscribe { consumer }) => self.consumers.get(consumer).is_some_and(|c| c.subscribed),
+            _ => false,
+        }
+    }
+
     fn refuse(&mut self, number: u64, kind: String, text: &str) {
         match self.settle(number) {
-            Some(Unanswered::Send { producer, sequence, frame }) => {
+            Some(Unanswered::Send {
+                producer,
+                sequence,
+                frame,
+            }) => {
                 if let Some(producer) = self.producers.get_mut(&producer) {
                     let text = text.to_owned();
                     producer.on_refused(SendError::Refused { sequence, kind, text }, frame.len());
                 }
             }
-            Some(Unanswered::Subscribe { consumer } | Unanswered::Acknowledge { consumer }) => {
+            Some(Unanswered::Subscribe { consumer }) => {
                 if let Some(consumer) = self.consumers.get_mut(&consumer) {
                     consumer.on_refused(text.to_owned());
+                }
+            }
+            // Its message stays the broker's, like those of all acknowledgements that this socket takes with it.
+            Some(Unanswered::Acknowledge { consumer }) => {
+                if let Some(consumer) = self.consumers.get_mut(&consumer) {
+                    consumer.on_ack_lost();
                 }
             }
             Some(Unanswered::Disconnect | Unanswered::Done) | None => {}
@@ -323,8 +384,25 @@ impl Core {
     pub(crate) fn end(&mut self, reason: &str) {
         self.on_disconnected();
         self.ended.get_or_insert_with(|| Ended(reason.into()));
-        self.producers.values().for_each(|producer| producer.changed.notify_waiters());
-        self.consumers.values().for_each(|consumer| consumer.changed.notify_waiters());
+        self.producers
+            .values()
+            .for_each(|producer| producer.changed.notify_waiters());
+        self.consumers
+            .values()
+            .for_each(|consumer| consumer.changed.notify_waiters());
+    }
+
+    pub(crate) fn note_failure(&mut self, text: String) {
+        self.last_failure = text;
+    }
+
+    /// Why the last attempt to connect failed.
+    pub(crate) fn last_failure(&self) -> &str {
+        if self.last_failure.is_empty() {
+            "no attempt has failed yet"
+        } else {
+            &self.last_failure
+        }
     }
 
     pub(crate) fn check_ended(&self) -> Result<(), Ended> {
@@ -343,7 +421,6 @@ impl Core {
     fn write(&mut self, frame: &Frame) {
         let mut out = Output::new();
         encode(frame, Version::V1_2, &mut out);
-        self.outbox_bytes += out.bytes();
         self.outbox.append(&mut out.take_chunks());
     }
 
@@ -365,7 +442,10 @@ impl Core {
     }
 
     fn oldest_send(&self) -> Option<u64> {
-        let at = self.unanswered.iter().position(|request| matches!(request, Unanswered::Send { .. }))?;
+        let at = self
+            .unanswered
+            .iter()
+            .position(|request| matches!(request, Unanswered::Send { .. }))?;
         Some(self.first_request + at as u64)
     }
 
@@ -376,11 +456,15 @@ impl Core {
     }
 }
 
-/// Kinds of refusal after which the same message may be taken a moment later, perhaps by another node.
-const TRANSIENT: [&str; 4] = ["not-master", "no-quorum", "full", "stopping"];
+/// Whether after this kind of refusal the same request may succeed a moment later, perhaps at another node.
+pub(crate) fn is_transient(kind: &str) -> bool {
+    ["not-master", "no-quorum", "full", "stopping"].contains(&kind)
+}
 
-fn push_send(outbox: &mut VecDeque<Bytes>, outbox_bytes: &mut usize, frame: &SendFrame) {
-    *outbox_bytes += frame.len();
+/// The kind of refusal that says who else holds it.
+pub(crate) const IN_USE: &str = "in-use";
+
+fn push_send(outbox: &mut VecDeque<Bytes>, frame: &SendFrame) {
     outbox.push_back(frame.head.clone());
     if !frame.body.is_empty() {
         outbox.push_back(frame.body.clone());
@@ -391,6 +475,14 @@ fn push_send(outbox: &mut VecDeque<Bytes>, outbox_bytes: &mut usize, frame: &Sen
 /// What an ERROR frame says, in one line.
 pub(crate) fn error_text(frame: &Frame) -> String {
     let body = String::from_utf8_lossy(&frame.body);
-    let text = frame.headers.get("message").filter(|text| !text.is_empty()).unwrap_or(body.trim());
-    text.lines().next().filter(|line| !line.is_empty()).unwrap_or("the broker gave no reason").to_owned()
+    let text = frame
+        .headers
+        .get("message")
+        .filter(|text| !text.is_empty())
+        .unwrap_or(body.trim());
+    text.lines()
+        .next()
+        .filter(|line| !line.is_empty())
+        .unwrap_or("the broker gave no reason")
+        .to_owned()
 }

@@ -17,11 +17,9 @@ pub enum ConnectError {
         text: String,
     },
     /// Nobody was reached in time, or within the attempts that the URI allows.
-    #[error("no broker was reached in {attempts} attempts ({elapsed:?}); the last one: {last}")]
+    #[error("no broker was reached within {elapsed:.1?}; last: {last}")]
     Unreachable {
-        /// How often an address was tried.
-        attempts: u32,
-        /// For how long.
+        /// How long it was tried.
         elapsed: Duration,
         /// Why the last attempt failed.
         last: String,
@@ -75,13 +73,10 @@ pub enum AckError {
     /// (P3).
     #[error("the connection that delivered this message was lost; it will be delivered again")]
     Stale,
-    /// So many acknowledgements were under way when a connection was lost. Their messages may be delivered again,
+    /// So many acknowledgements were under way when a connection was lost, or were refused. Their messages may be delivered again,
     /// marked as redelivered.
     #[error("{0} acknowledgements were under way when the connection was lost; their messages may come again")]
     Unconfirmed(u64),
-    /// The broker refused the acknowledgement, or the subscription.
-    #[error("the acknowledgement was refused: {0}")]
-    Refused(String),
     /// The connection is gone for good.
     #[error(transparent)]
     Ended(#[from] Ended),

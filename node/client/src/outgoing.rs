@@ -33,12 +33,19 @@ pub struct Outgoing {
 impl Outgoing {
     /// A message of bytes.
     pub fn bytes(body: impl Into<Bytes>) -> Self {
-        Self { body: body.into(), ..Self::default() }
+        Self {
+            body: body.into(),
+            ..Self::default()
+        }
     }
 
     /// A message of text.
     pub fn text(body: impl Into<String>) -> Self {
-        Self { body: body.into().into(), text: true, ..Self::default() }
+        Self {
+            body: body.into().into(),
+            text: true,
+            ..Self::default()
+        }
     }
 
     /// The same with one more application property.
@@ -81,13 +88,21 @@ pub(crate) fn send_prefix(destination: &str, persistent: bool, producer_id: &str
 /// Checks what the broker would answer by closing the connection.
 pub(crate) fn validate(message: &Outgoing) -> Result<(), SendError> {
     if message.text && message.body.contains(&0) {
-        return Err(SendError::Invalid("a text must not contain NUL; send it as bytes".into()));
+        return Err(SendError::Invalid(
+            "a text must not contain NUL; send it as bytes".into(),
+        ));
     }
     if message.priority.is_some_and(|priority| priority > 9) {
         return Err(SendError::Invalid("a priority is between 0 and 9".into()));
     }
-    if let Some((name, _)) = message.properties.iter().find(|(name, _)| name.is_empty() || RESERVED.contains(&&**name)) {
-        return Err(SendError::Invalid(format!("a property cannot have the name {name:?}, which STOMP uses itself")));
+    if let Some((name, _)) = message
+        .properties
+        .iter()
+        .find(|(name, _)| name.is_empty() || RESERVED.contains(&&**name))
+    {
+        return Err(SendError::Invalid(format!(
+            "a property cannot have the name {name:?}, which STOMP uses itself"
+        )));
     }
     Ok(())
 }
@@ -113,7 +128,13 @@ const RESERVED: [&str; 16] = [
 ];
 
 /// Writes a whole frame; `buffer` is the producer's, so that small frames share allocations.
-pub(crate) fn encode(buffer: &mut BytesMut, prefix: &[u8], sequence: u64, receipt: u64, message: &Outgoing) -> SendFrame {
+pub(crate) fn encode(
+    buffer: &mut BytesMut,
+    prefix: &[u8],
+    sequence: u64,
+    receipt: u64,
+    message: &Outgoing,
+) -> SendFrame {
     let shared = message.body.len() >= OWN_PIECE_BYTES_MIN;
     let wanted = prefix.len() + 256 + if shared { 0 } else { message.body.len() };
     if buffer.capacity() < wanted {
@@ -151,11 +172,17 @@ pub(crate) fn encode(buffer: &mut BytesMut, prefix: &[u8], sequence: u64, receip
     }
     buffer.put_slice(b"\n\n");
     if shared {
-        return SendFrame { head: buffer.split().freeze(), body: message.body.clone() };
+        return SendFrame {
+            head: buffer.split().freeze(),
+            body: message.body.clone(),
+        };
     }
     buffer.put_slice(&message.body);
     buffer.put_u8(0);
-    SendFrame { head: buffer.split().freeze(), body: Bytes::new() }
+    SendFrame {
+        head: buffer.split().freeze(),
+        body: Bytes::new(),
+    }
 }
 
 /// Room for encoded frames that is taken at a time, in bytes.
@@ -262,16 +289,28 @@ mod tests {
         assert_eq!(frame.body.as_ptr(), large.body.as_ptr());
         assert_eq!(decode(&frame).body, large.body);
         let text = decode(&encode(&mut buffer, &prefix, 2, 2, &Outgoing::text("hé")));
-        assert_eq!((&text.body[..], text.headers.get("content-length")), ("hé".as_bytes(), None));
+        assert_eq!(
+            (&text.body[..], text.headers.get("content-length")),
+            ("hé".as_bytes(), None)
+        );
         let empty = decode(&encode(&mut buffer, &prefix, 0, 0, &Outgoing::bytes("")));
-        assert_eq!((empty.headers.get("producer-sequence"), empty.body.len()), (Some("0"), 0));
+        assert_eq!(
+            (empty.headers.get("producer-sequence"), empty.body.len()),
+            (Some("0"), 0)
+        );
     }
 
     #[test]
     fn what_would_cost_the_connection_is_refused_here() {
         assert!(validate(&Outgoing::text("a\0b")).is_err());
         assert!(validate(&Outgoing::bytes("x").with("receipt", "1")).is_err());
-        assert!(validate(&Outgoing { priority: Some(10), ..Outgoing::default() }).is_err());
+        assert!(
+            validate(&Outgoing {
+                priority: Some(10),
+                ..Outgoing::default()
+            })
+            .is_err()
+        );
         assert!(validate(&Outgoing::bytes("a\0b").with("colour", "red")).is_ok());
     }
 }

@@ -54,8 +54,8 @@ impl ProducerState {
 
     /// Encodes the message if the window has room for it.
     pub(crate) fn take(&mut self, receipt: u64, message: &Outgoing) -> Option<(u64, SendFrame)> {
-        let full = self.waiting >= self.window_messages_max
-            || self.waiting_bytes + message.body.len() > self.window_bytes_max;
+        let full =
+            self.waiting >= self.window_messages_max || self.waiting_bytes + message.body.len() > self.window_bytes_max;
         if full && self.waiting > 0 {
             return None;
         }

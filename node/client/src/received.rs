@@ -43,7 +43,14 @@ impl Received {
 
     /// JMSXDeliveryCount: 1 for the first delivery.
     pub fn delivery_count(&self) -> u32 {
-        self.header("JMSXDeliveryCount").and_then(|count| count.parse().ok()).unwrap_or(1)
+        self.header("JMSXDeliveryCount")
+            .and_then(|count| count.parse().ok())
+            .unwrap_or(1)
+    }
+
+    /// True for the mark that ends what a browser looks at; it has no body.
+    pub fn is_browser_end(&self) -> bool {
+        self.header("browser") == Some("end")
     }
 
     /// A header or an application property.

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ferrymq_broker::{Acknowledge, Broker, Command, Consuming, Effect, Queue, QueueId, QueueKind, Return};
+use ferrymq_broker::{Acknowledge, Broker, Command, Effect, Queue, QueueId, QueueKind, Return};
 use ferrymq_message::Destination;
 
 use crate::{
@@ -37,6 +37,9 @@ impl Default for Limits {
     }
 }
 
+/// Messages and queues that one tick looks at for expired messages, at most.
+const EXPIRY_LOOKS_MAX: usize = 2_000;
+
 /// What this group's own consumers want of one queue.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Demand {
@@ -58,6 +61,8 @@ pub struct Dispatcher {
     dirty: BTreeSet<QueueId>,
     /// Queues whose demand may have changed since it was last asked for.
     demand_changed: BTreeSet<QueueId>,
+    /// Where the search for expired messages goes on.
+    expiry_at: (QueueId, u64),
     /// Queues whose demand the mesh has been told of.
     reported: BTreeMap<QueueId, Destination>,
 }
@@ -81,13 +86,14 @@ impl Dispatcher {
     /// dead letter queue: a consumer with a large prefetch that comes and goes has not rejected anything.
     pub fn remove_consumer(&mut self, id: ConsumerId, counted: bool) -> Option<Command> {
         let consumer = self.consumers.remove(&id)?;
-        let queue = self.touch(consumer.queue);
+        let queue = self.touch_known(consumer.queue)?;
         queue.consumers.retain(|&other| other != id);
-        let mut seqs: Vec<u64> = consumer.in_flight.iter().map(|&(_, seq)| seq).collect();
-        seqs.sort_unstable();
-        for seq in &seqs {
-            queue.flights.insert(*seq, Flight::Leaving);
+        if consumer.exclusive {
+            // Others may want what the exclusive one did not.
+            queue.rescan();
         }
+        let mut seqs: Vec<u64> = consumer.in_flight.iter().map(|&(_, seq)| seq).collect();
+        queue.settle(&mut seqs, Flight::Returning);
         (!seqs.is_empty()).then(|| {
             Command::Return(Return {
                 queue: consumer.queue,
@@ -106,13 +112,9 @@ impl Dispatcher {
         let consumer = self.consumers.get_mut(&id)?;
         let queue_id = consumer.queue;
         let mut seqs = consumer.settle(target);
+        self.touch_known(queue_id)?.settle(&mut seqs, Flight::Leaving);
         if seqs.is_empty() {
             return None;
-        }
-        seqs.sort_unstable();
-        let queue = self.touch(queue_id);
-        for seq in &seqs {
-            queue.flights.insert(*seq, Flight::Leaving);
         }
         Some(if rejected {
             self.reject(queue_id, seqs)
@@ -133,7 +135,10 @@ impl Dispatcher {
     }
 
     /// Brings acknowledged messages back, because their transaction was aborted.
-    pub fn give_back(&mut self, queue: QueueId, seqs: Vec<u64>) -> Command {
+    pub fn give_back(&mut self, queue: QueueId, mut seqs: Vec<u64>) -> Command {
+        if let Some(dispatch) = self.touch_known(queue) {
+            dispatch.settle(&mut seqs, Flight::Returning);
+        }
         Command::Return(Return {
             queue,
             seqs,
@@ -180,9 +185,7 @@ impl Dispatcher {
                     bridge.available = bridge.available.saturating_sub(count);
                 }
             }
-            Effect::ConsumingBegan { queue } => {
-                self.touch(queue);
-            }
+            Effect::ConsumingBegan { queue } => self.touch(queue).consuming_began(),
             Effect::QueueDeleted { queue } => {
                 self.queues.remove(&queue);
                 self.demand_changed.insert(queue);
@@ -224,12 +227,46 @@ impl Dispatcher {
                 continue;
             }
             let since = *dispatch.idle_since_ms.get_or_insert(now_ms);
-            let consuming = broker.queues().get(id).is_some_and(|queue| queue.consuming);
-            if consuming && now_ms - since > linger {
-                commands.push(Command::Consuming(Consuming { queue: id, begins: false }));
+            if now_ms - since > linger {
+                commands.extend(broker.queues().get(id).and_then(|queue| dispatch.close(queue)));
             }
         }
+        self.expire(broker, now_ms, &mut commands);
         commands
+    }
+
+    /// Looks at the next stretch of all queues, round and round, for messages whose time is over: nobody may ever ask
+    /// for them (ActiveMQ: `expireMessagesPeriod`).
+    fn expire(&mut self, broker: &Broker, now_ms: i64, commands: &mut Vec<Command>) {
+        let mut looks = EXPIRY_LOOKS_MAX;
+        while looks > 0 {
+            let (at, from) = self.expiry_at;
+            let next = broker.queues().range(at..).next();
+            let Some(queue) = next else {
+                self.expiry_at = (0, 0);
+                break;
+            };
+            let from = if queue.id == at { from } else { 0 };
+            let mut expired = Vec::new();
+            let mut end = None;
+            looks -= 1;
+            for (seq, slot) in queue.iter_from(from) {
+                if looks == 0 {
+                    end = Some(seq);
+                    break;
+                }
+                looks -= 1;
+                if slot.expires_ms != 0 && slot.expires_ms <= now_ms && !slot.offered() {
+                    expired.push(seq);
+                }
+            }
+            self.expiry_at = end.map_or((queue.id.saturating_add(1), 0), |seq| (queue.id, seq));
+            if !expired.is_empty() {
+                let dispatch = self.queues.entry(queue.id).or_default();
+                expired.retain(|seq| !dispatch.flights.contains_key(seq));
+                commands.extend(dispatch.expire(queue.id, expired, &self.limits));
+            }
+        }
     }
 
     /// The queues whose demand may have changed since the last call, with what is wanted of them now.
@@ -281,6 +318,14 @@ impl Dispatcher {
     /// The consumer of this number.
     pub fn consumer(&self, id: ConsumerId) -> Option<&Consumer> {
         self.consumers.get(&id)
+    }
+
+    /// As [`Dispatcher::touch`], but for what may be about a queue that was deleted meanwhile.
+    fn touch_known(&mut self, queue: QueueId) -> Option<&mut QueueDispatch> {
+        let known = self.queues.get_mut(&queue)?;
+        self.dirty.insert(queue);
+        self.demand_changed.insert(queue);
+        Some(known)
     }
 
     fn touch(&mut self, queue: QueueId) -> &mut QueueDispatch {

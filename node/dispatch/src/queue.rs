@@ -3,9 +3,12 @@
 //! Invariant: a living message is in exactly one of these: at or after `cursor`; in `waiting` (looked at, and nobody
 //! could take it, or it came back); in `flights`; or set aside for another group in the replicated state.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet, HashMap},
+};
 
-use ferrymq_broker::{Acknowledge, Command, Consuming, Expire, Offer, Queue, Slot};
+use ferrymq_broker::{Acknowledge, Command, Consuming, Expire, Offer, Queue, QueueId, Slot};
 use ferrymq_message::{Message, Selector, StoredMessage};
 use foldhash::fast::FixedState;
 
@@ -22,10 +25,26 @@ const OFFER_BYTES_MAX: usize = 1 << 20;
 pub(crate) enum Flight {
     /// With a consumer, not acknowledged.
     Delivered(ConsumerId),
-    /// A command that takes it away is under way.
+    /// A command that takes it away is under way, or waits in a transaction.
     Leaving,
+    /// A command that brings it back is under way. What lies behind it waits, so that a sole consumer that comes in
+    /// the place of another one sees the order (P6).
+    Returning,
     /// A command that sets it aside for another group is under way.
     Offering,
+}
+
+/// What this master has told the log of a queue's consumers (P3). The replicated mark alone does not do: while the
+/// command that takes it away is under way it still stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Consumption {
+    /// That there are none, or nothing in this term.
+    #[default]
+    Closed,
+    /// The command that says that they come is under way.
+    Opening,
+    /// That there are some.
+    Open,
 }
 
 #[derive(Debug, Default)]
@@ -36,8 +55,7 @@ pub(crate) struct QueueDispatch {
     pub(crate) flights: HashMap<u64, Flight, FixedState>,
     waiting: BTreeSet<u64>,
     cursor: u64,
-    /// The command that says so is on its way.
-    opening: bool,
+    consuming: Consumption,
     pub(crate) idle_since_ms: Option<i64>,
 }
 
@@ -98,6 +116,33 @@ impl QueueDispatch {
         }
     }
 
+    /// Notes what becomes of messages in flight, and passes over those that are no more.
+    pub(crate) fn settle(&mut self, seqs: &mut Vec<u64>, flight: Flight) {
+        seqs.sort_unstable();
+        seqs.retain(|seq| match self.flights.get_mut(seq) {
+            Some(found) => {
+                *found = flight;
+                true
+            }
+            None => false,
+        });
+    }
+
+    /// The log knows now that there are consumers.
+    pub(crate) fn consuming_began(&mut self) {
+        self.consuming = Consumption::Open;
+    }
+
+    /// Says that there are no consumers any more, where that may be said.
+    pub(crate) fn close(&mut self, queue: &Queue) -> Option<Command> {
+        let idle = self.consumers.is_empty() && self.flights.is_empty();
+        if !queue.consuming || !idle || self.consuming == Consumption::Opening {
+            return None;
+        }
+        self.consuming = Consumption::Closed;
+        Some(Command::Consuming(Consuming { queue: queue.id, begins: false }))
+    }
+
     pub(crate) fn removed(&mut self, seq: u64) {
         self.flights.remove(&seq);
         self.waiting.remove(&seq);
@@ -114,16 +159,16 @@ impl QueueDispatch {
             return;
         }
         let browsers = self.browse(&mut around, out);
-        if self.consumers.len() > browsers && !around.queue.consuming {
+        let open = self.consuming == Consumption::Open && around.queue.consuming;
+        if self.consumers.len() > browsers && !open {
             // P3: the log must know that messages may be delivered before the first one is.
-            if !self.opening {
-                self.opening = true;
+            if self.consuming != Consumption::Opening {
+                self.consuming = Consumption::Opening;
                 let queue = around.queue.id;
                 out.push(Action::Propose(Command::Consuming(Consuming { queue, begins: true })));
             }
             return;
         }
-        self.opening = false;
         let mut taken = Taken::default();
         let mut position = 0;
         while self.anybody_has_room(&around) {
@@ -131,7 +176,7 @@ impl QueueDispatch {
             position = seq + 1;
             match self.hand_out(seq, &slot, &mut around, &mut taken, out) {
                 Step::Passed => self.pass(seq),
-                Step::Later if self.waiting.len() < LOOKAHEAD_MAX => {
+                Step::Later if seq < self.cursor || self.waiting.len() < LOOKAHEAD_MAX => {
                     self.waiting.insert(seq);
                     self.cursor = self.cursor.max(seq + 1);
                 }
@@ -143,7 +188,8 @@ impl QueueDispatch {
 
     /// The first message from this position on that may be looked at.
     fn next(&self, queue: &Queue, position: u64) -> Option<(u64, Slot)> {
-        let waiting = self.waiting.range(position..).next().and_then(|&seq| Some((seq, *queue.get(seq)?)));
+        // The state may be ahead of its effects: what waits here may be gone there.
+        let waiting = self.waiting.range(position..).find_map(|&seq| Some((seq, *queue.get(seq)?)));
         waiting.or_else(|| queue.first_from(self.cursor.max(position)).map(|(seq, slot)| (seq, *slot)))
     }
 
@@ -167,8 +213,11 @@ impl QueueDispatch {
         taken: &mut Taken,
         out: &mut Vec<Action>,
     ) -> Step {
-        if slot.offered() || self.flights.contains_key(&seq) {
-            return Step::Passed;
+        match self.flights.get(&seq) {
+            Some(Flight::Returning) => return Step::Stop,
+            Some(_) => return Step::Passed,
+            None if slot.offered() => return Step::Passed,
+            None => {}
         }
         if slot.expires_ms != 0 && slot.expires_ms <= around.now_ms {
             self.flights.insert(seq, Flight::Leaving);
@@ -211,10 +260,10 @@ impl QueueDispatch {
         let mut message = Lazy { bodies: around.bodies, slot, read: None };
         let mut wanted = false;
         let mut best: Option<(i8, usize)> = None;
-        let exclusive = self.consumers.iter().any(|id| around.consumers.get(id).is_some_and(|c| c.exclusive));
+        let sole = self.sole_consumer(around);
         for (at, id) in self.consumers.iter().enumerate() {
             let Some(consumer) = around.consumers.get(id) else { continue };
-            if consumer.browser || (exclusive && !consumer.exclusive) {
+            if consumer.browser || sole.is_some_and(|sole| sole != *id) {
                 continue;
             }
             match consumer.selector.as_ref().map_or(Some(true), |selector| message.matches(selector)) {
@@ -251,6 +300,16 @@ impl QueueDispatch {
         }
     }
 
+    /// The exclusive consumer that is served while it is there: of several the one of the highest priority, and of
+    /// these the oldest (ActiveMQ: `QueueDispatchSelector`).
+    fn sole_consumer(&self, around: &Surroundings<'_>) -> Option<ConsumerId> {
+        let exclusive = self.consumers.iter().filter_map(|id| {
+            let consumer = around.consumers.get(id)?;
+            (consumer.exclusive && !consumer.browser).then_some((Reverse(consumer.priority), *id))
+        });
+        exclusive.min().map(|(_, id)| id)
+    }
+
     /// Browsers see each message once and take nothing. Returns how many of the consumers are browsers.
     fn browse(&mut self, around: &mut Surroundings<'_>, out: &mut Vec<Action>) -> usize {
         let browsers: Vec<ConsumerId> = self
@@ -261,6 +320,9 @@ impl QueueDispatch {
             .collect();
         for &id in &browsers {
             let Some(consumer) = around.consumers.get(&id) else { continue };
+            if consumer.browse_ended {
+                continue;
+            }
             let (connection, selector) = (consumer.connection, consumer.selector.clone());
             let seen = consumer.browsed_to;
             for (seq, slot) in around.queue.iter_from(seen) {
@@ -281,13 +343,19 @@ impl QueueDispatch {
         browsers.len()
     }
 
+    /// The command that takes these messages out, because their time is over.
+    pub(crate) fn expire(&mut self, queue: QueueId, seqs: Vec<u64>, limits: &Limits) -> Option<Command> {
+        if seqs.is_empty() {
+            return None;
+        }
+        self.flights.extend(seqs.iter().map(|&seq| (seq, Flight::Leaving)));
+        let dead_letter = limits.expired_to_dead_letter.then(|| limits.dead_letter_queue.clone());
+        Some(Command::Expire(Expire { queue, seqs: sorted(seqs), dead_letter }))
+    }
+
     fn propose(&mut self, queue: &Queue, limits: &Limits, taken: Taken, out: &mut Vec<Action>) {
         let id = queue.id;
-        if !taken.expired.is_empty() {
-            let dead_letter = limits.expired_to_dead_letter.then(|| limits.dead_letter_queue.clone());
-            let seqs = sorted(taken.expired);
-            out.push(Action::Propose(Command::Expire(Expire { queue: id, seqs, dead_letter })));
-        }
+        out.extend(self.expire(id, taken.expired, limits).map(Action::Propose));
         if !taken.unmatched.is_empty() {
             let seqs = sorted(taken.unmatched);
             out.push(Action::Propose(Command::Acknowledge(Acknowledge { queue: id, seqs })));

@@ -21,7 +21,10 @@ pub(crate) struct ReadCache {
 
 impl ReadCache {
     pub(crate) fn new(bytes_max: usize) -> Self {
-        Self { bytes_max, ..Self::default() }
+        Self {
+            bytes_max,
+            ..Self::default()
+        }
     }
 
     pub(crate) fn get(&mut self, key: RecordKey) -> Option<Bytes> {
@@ -43,7 +46,9 @@ impl ReadCache {
         self.by_age.insert(self.clock, key);
         self.records.insert(key, (payload, self.clock));
         while self.bytes > self.bytes_max {
-            let Some((_, oldest)) = self.by_age.pop_first() else { break };
+            let Some((_, oldest)) = self.by_age.pop_first() else {
+                break;
+            };
             if let Some((payload, _)) = self.records.remove(&oldest) {
                 self.bytes -= payload.len();
             }

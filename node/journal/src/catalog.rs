@@ -105,8 +105,15 @@ pub(crate) struct Location {
 impl Catalog {
     /// A new, empty segment; its number is the greatest.
     pub(crate) fn add_segment(&mut self, file: Arc<SegmentFile>) {
-        let segment =
-            Segment { first: 0, slots: Vec::new(), kept: Vec::new(), pending: Vec::new(), live: 0, live_bytes: 0, file };
+        let segment = Segment {
+            first: 0,
+            slots: Vec::new(),
+            kept: Vec::new(),
+            pending: Vec::new(),
+            live: 0,
+            live_bytes: 0,
+            file,
+        };
         self.segments.insert(segment.file.id, segment);
     }
 
@@ -115,14 +122,25 @@ impl Catalog {
         match event {
             Event::Head(head) => self.apply_head(id, head),
             Event::Entry { term, index, at, len } => {
-                return self.apply_entry(id, *index, Slot { term: *term, at: *at, len: *len, live: Live::default() });
+                return self.apply_entry(
+                    id,
+                    *index,
+                    Slot {
+                        term: *term,
+                        at: *at,
+                        len: *len,
+                        live: Live::default(),
+                    },
+                );
             }
             Event::Cell { key, value } => {
                 self.cells.insert(*key, value.clone());
             }
-            Event::Truncate { from } => self.truncate(*from),
+            Event::Truncate { from, term } => self.truncate(*from, *term),
             Event::Purge { upto } => self.purge(*upto),
-            Event::Kept { install, at, slices, .. } => return self.apply_kept(id, *install, *at, slices),
+            Event::Kept {
+                install, at, slices, ..
+            } => return self.apply_kept(id, *install, *at, slices),
             Event::InstallBegin { id } => {
                 self.drop_pending();
                 self.installing = Some(*id);
@@ -141,8 +159,11 @@ impl Catalog {
     /// Brings the segments before `id` to what held when `id` began: what a released segment did to them is lost with
     /// it, so the head repeats it.
     fn apply_head(&mut self, id: u64, head: &Head) {
-        let listed: BTreeMap<u64, (u64, u32)> =
-            head.segments.iter().map(|(id, first, count)| (*id, (*first, *count))).collect();
+        let listed: BTreeMap<u64, (u64, u32)> = head
+            .segments
+            .iter()
+            .map(|(id, first, count)| (*id, (*first, *count)))
+            .collect();
         let before: Vec<u64> = self.segments.range(..id).map(|(id, _)| *id).collect();
         for id in before {
             match listed.get(&id) {
@@ -150,7 +171,10 @@ impl Catalog {
                 Some((first, count)) => self.cut_slots(id, first.saturating_add(u64::from(*count))),
             }
         }
-        self.log = LogState { purged: head.purged, last: head.last };
+        self.log = LogState {
+            purged: head.purged,
+            last: head.last,
+        };
         self.cells = head.cells.clone();
         if self.installing != head.installing {
             self.drop_pending();
@@ -160,9 +184,12 @@ impl Catalog {
 
     fn apply_entry(&mut self, id: u64, index: u64, slot: Slot) -> Result<(), &'static str> {
         if self.log.last.is_some_and(|(_, last)| index <= last) {
-            self.truncate(index);
+            self.truncate(index, None);
         }
-        let segment = self.segments.get_mut(&id).ok_or("an entry lies in a segment that is not known")?;
+        let segment = self
+            .segments
+            .get_mut(&id)
+            .ok_or("an entry lies in a segment that is not known")?;
         if segment.slots.is_empty() {
             segment.first = index;
             self.by_index.insert(index, id);
@@ -177,8 +204,9 @@ impl Catalog {
         Ok(())
     }
 
-    /// Ends the log before `from`.
-    fn truncate(&mut self, from: u64) {
+    /// Ends the log before `from`, with an entry of `term` if any remains. That entry's slot may be unknown: a segment
+    /// that is gone already when the journal is read again.
+    fn truncate(&mut self, from: u64, term: Option<u64>) {
         if self.log.last.is_none_or(|(_, last)| last < from) {
             return;
         }
@@ -187,19 +215,15 @@ impl Catalog {
         for id in from_here.into_iter().chain(straddling) {
             self.cut_slots(id, from);
         }
-        let floor = self.log.purged;
-        self.log.last = match from.checked_sub(1) {
-            Some(index) if floor.is_none_or(|(_, purged)| index > purged) => {
-                self.slot(index).map(|slot| (slot.term, index))
-            }
-            _ => floor,
-        };
+        self.log.last = term.zip(from.checked_sub(1)).or(self.log.purged);
         self.release_due = true;
     }
 
     /// Drops the slots of segment `id` whose index is `from` or more.
     fn cut_slots(&mut self, id: u64, from: u64) {
-        let Some(segment) = self.segments.get_mut(&id) else { return };
+        let Some(segment) = self.segments.get_mut(&id) else {
+            return;
+        };
         let keep = from.saturating_sub(segment.first).min(segment.slots.len() as u64) as usize;
         for slot in segment.slots.drain(keep..) {
             if slot.live.is_live() {
@@ -233,18 +257,28 @@ impl Catalog {
         for place in slices {
             let start = u32::try_from(within).ok().filter(|start| start & COMPLETE == 0);
             let start = start.ok_or("a kept record is longer than a record may be")?;
-            kept.push(KeptSlice { place: *place, at, within: start | flag });
+            kept.push(KeptSlice {
+                place: *place,
+                at,
+                within: start | flag,
+            });
             within += u64::from(place.len);
         }
         if install != 0 {
-            let segment = self.segments.get_mut(&id).ok_or("a kept record lies in a segment that is not known")?;
+            let segment = self
+                .segments
+                .get_mut(&id)
+                .ok_or("a kept record lies in a segment that is not known")?;
             segment.pending.append(&mut kept);
             return Ok(());
         }
         let mut indexes: Vec<u64> = slices.iter().map(|place| place.index).collect();
         indexes.dedup();
         let holders: Vec<Vec<u64>> = indexes.iter().map(|index| self.kept_holders(*index)).collect();
-        let segment = self.segments.get_mut(&id).ok_or("a kept record lies in a segment that is not known")?;
+        let segment = self
+            .segments
+            .get_mut(&id)
+            .ok_or("a kept record lies in a segment that is not known")?;
         segment.kept.append(&mut kept);
         segment.kept.sort_by_key(KeptSlice::key);
         self.with_kept.insert(id);
@@ -274,7 +308,10 @@ impl Catalog {
         self.kept_live.clear();
         self.early_live.clear();
         (self.live_known, self.horizon) = (false, None);
-        self.log = LogState { purged: Some(last), last: Some(last) };
+        self.log = LogState {
+            purged: Some(last),
+            last: Some(last),
+        };
         self.release_due = true;
         Ok(())
     }
@@ -282,7 +319,9 @@ impl Catalog {
     /// Forgets what an unfinished install has brought.
     pub(crate) fn drop_pending(&mut self) {
         self.installing = None;
-        self.segments.values_mut().for_each(|segment| segment.pending = Vec::new());
+        self.segments
+            .values_mut()
+            .for_each(|segment| segment.pending = Vec::new());
         self.release_due = true;
     }
 
@@ -294,7 +333,11 @@ impl Catalog {
 
     /// What the head of the next segment says.
     pub(crate) fn head(&self, synced: (u64, u64)) -> Head {
-        let segments = self.segments.iter().map(|(id, s)| (*id, s.first, s.slots.len() as u32)).collect();
+        let segments = self
+            .segments
+            .iter()
+            .map(|(id, s)| (*id, s.first, s.slots.len() as u32))
+            .collect();
         Head {
             synced,
             purged: self.log.purged,
@@ -307,7 +350,9 @@ impl Catalog {
 
     /// True where an entry with `index` can follow in segment `id`: consecutive, or overwriting its end.
     pub(crate) fn accepts(&self, id: u64, index: u64) -> bool {
-        self.segments.get(&id).is_none_or(|s| s.slots.is_empty() || index <= s.first + s.slots.len() as u64)
+        self.segments
+            .get(&id)
+            .is_none_or(|s| s.slots.is_empty() || index <= s.first + s.slots.len() as u64)
     }
 
     fn holder(&self, index: u64) -> Option<u64> {
@@ -346,7 +391,15 @@ impl Catalog {
     pub(crate) fn locate_entry(&self, index: u64) -> Option<(u64, Location)> {
         let segment = self.segments.get(&self.holder(index)?)?;
         let slot = segment.slots.get((index - segment.first) as usize)?;
-        Some((slot.term, Location { file: segment.file.clone(), at: slot.at, len: Some(slot.len), within: 0 }))
+        Some((
+            slot.term,
+            Location {
+                file: segment.file.clone(),
+                at: slot.at,
+                len: Some(slot.len),
+                within: 0,
+            },
+        ))
     }
 
     /// The newest bytes of `place`.
@@ -355,7 +408,10 @@ impl Catalog {
         // A slot whose living slices moved may be about to go, so the kept ones are asked.
         if let Some(slot) = self.slot(place.index).filter(|slot| !slot.live.is_moved()) {
             let (_, location) = self.locate_entry(place.index)?;
-            return (end <= u64::from(slot.len)).then_some(Location { within: place.offset, ..location });
+            return (end <= u64::from(slot.len)).then_some(Location {
+                within: place.offset,
+                ..location
+            });
         }
         self.with_kept.iter().rev().find_map(|id| {
             let segment = self.segments.get(id)?;
@@ -364,7 +420,12 @@ impl Catalog {
                 slice.place.offset <= place.offset && end <= u64::from(slice.place.offset) + u64::from(slice.place.len)
             })?;
             let within = (slice.within & !COMPLETE) + (place.offset - slice.place.offset);
-            Some(Location { file: segment.file.clone(), at: slice.at, len: None, within })
+            Some(Location {
+                file: segment.file.clone(),
+                at: slice.at,
+                len: None,
+                within,
+            })
         })
     }
 }

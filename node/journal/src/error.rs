@@ -94,11 +94,20 @@ pub enum Error {
 
 impl Error {
     pub(crate) fn io(doing: &'static str, file: &Path, source: impl Into<io::Error>) -> Self {
-        Self::Io { doing, file: file.to_owned(), source: Arc::new(source.into()) }
+        Self::Io {
+            doing,
+            file: file.to_owned(),
+            source: Arc::new(source.into()),
+        }
     }
 
     pub(crate) fn damaged(file: &Path, offset: u64, what: impl Into<String>) -> Self {
-        Self::Damaged { file: file.to_owned(), offset, what: what.into(), cure: CURE_RESYNC }
+        Self::Damaged {
+            file: file.to_owned(),
+            offset,
+            what: what.into(),
+            cure: CURE_RESYNC,
+        }
     }
 
     /// True where the disk, or the file system's quota, has no room.

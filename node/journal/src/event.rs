@@ -7,7 +7,7 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use crate::{
     front::Place,
-    record::{FLAG_COMPLETE, Header, Kind},
+    record::{FLAG_COMPLETE, FLAG_REMAINS, Header, Kind},
 };
 
 /// Term and index of a log entry.
@@ -17,15 +17,44 @@ pub(crate) type LogId = (u64, u64);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Event {
     Head(Box<Head>),
-    Entry { term: u64, index: u64, at: Eights, len: u32 },
-    Cell { key: u8, value: Bytes },
-    Truncate { from: u64 },
-    Purge { upto: LogId },
-    Kept { install: u64, complete: bool, at: Eights, slices: Vec<Place> },
-    InstallBegin { id: u64 },
-    Install { id: u64, last: LogId },
-    InstallAbandon { id: u64 },
-    Release { segments: Vec<u64> },
+    Entry {
+        term: u64,
+        index: u64,
+        at: Eights,
+        len: u32,
+    },
+    Cell {
+        key: u8,
+        value: Bytes,
+    },
+    /// `term`: of the entry before `from`, which is the last one then; `None` where none remains. It is told because the
+    /// segment of that entry may be gone when this is read again.
+    Truncate {
+        from: u64,
+        term: Option<u64>,
+    },
+    Purge {
+        upto: LogId,
+    },
+    Kept {
+        install: u64,
+        complete: bool,
+        at: Eights,
+        slices: Vec<Place>,
+    },
+    InstallBegin {
+        id: u64,
+    },
+    Install {
+        id: u64,
+        last: LogId,
+    },
+    InstallAbandon {
+        id: u64,
+    },
+    Release {
+        segments: Vec<u64>,
+    },
 }
 
 /// An offset in a segment file, in units of eight bytes.
@@ -63,12 +92,26 @@ impl Event {
     pub(crate) fn of_record(header: &Header, at: u64, payload: &Bytes) -> Result<Option<Self>, &'static str> {
         let mut payload = payload.clone();
         let event = match header.kind {
-            Kind::Entry => {
-                Some(Self::Entry { term: header.term, index: header.index, at: Eights::of(at), len: header.len })
+            Kind::Entry => Some(Self::Entry {
+                term: header.term,
+                index: header.index,
+                at: Eights::of(at),
+                len: header.len,
+            }),
+            Kind::Cell => Some(Self::Cell {
+                key: header.flags,
+                value: payload,
+            }),
+            Kind::Truncate => {
+                let remains = header.flags & FLAG_REMAINS != 0;
+                Some(Self::Truncate {
+                    from: header.index,
+                    term: remains.then_some(header.term),
+                })
             }
-            Kind::Cell => Some(Self::Cell { key: header.flags, value: payload }),
-            Kind::Truncate => Some(Self::Truncate { from: header.index }),
-            Kind::Purge => Some(Self::Purge { upto: (header.term, header.index) }),
+            Kind::Purge => Some(Self::Purge {
+                upto: (header.term, header.index),
+            }),
             Kind::Head => Head::decode(&mut payload).map(|head| Self::Head(Box::new(head))),
             Kind::Kept => take_table(&mut payload).map(|slices| Self::Kept {
                 install: header.term,
@@ -78,9 +121,10 @@ impl Event {
             }),
             Kind::InstallBegin => Some(Self::InstallBegin { id: header.term }),
             Kind::InstallAbandon => Some(Self::InstallAbandon { id: header.term }),
-            Kind::Install => {
-                payload.try_get_u64_le().ok().map(|id| Self::Install { id, last: (header.term, header.index) })
-            }
+            Kind::Install => payload.try_get_u64_le().ok().map(|id| Self::Install {
+                id,
+                last: (header.term, header.index),
+            }),
             Kind::Release => take_numbers(&mut payload).map(|segments| Self::Release { segments }),
             Kind::Seal | Kind::Proof => return Ok(None),
         };
@@ -118,7 +162,14 @@ impl Head {
             let id = input.try_get_u64_le().ok()?;
             segments.push((id, input.try_get_u64_le().ok()?, input.try_get_u32_le().ok()?));
         }
-        Some(Self { synced, purged, last, cells, installing, segments })
+        Some(Self {
+            synced,
+            purged,
+            last,
+            cells,
+            installing,
+            segments,
+        })
     }
 }
 
@@ -142,7 +193,11 @@ pub(crate) fn take_table(input: &mut Bytes) -> Option<Vec<Place>> {
     let mut slices = Vec::new();
     for _ in 0..count {
         let index = input.try_get_u64_le().ok()?;
-        slices.push(Place { index, offset: input.try_get_u32_le().ok()?, len: input.try_get_u32_le().ok()? });
+        slices.push(Place {
+            index,
+            offset: input.try_get_u32_le().ok()?,
+            len: input.try_get_u32_le().ok()?,
+        });
     }
     Some(slices)
 }
@@ -226,7 +281,18 @@ mod tests {
 
     #[test]
     fn a_table_reads_what_it_writes() {
-        let slices = vec![Place { index: 1, offset: 2, len: 3 }, Place { index: u64::MAX, offset: 0, len: u32::MAX }];
+        let slices = vec![
+            Place {
+                index: 1,
+                offset: 2,
+                len: 3,
+            },
+            Place {
+                index: u64::MAX,
+                offset: 0,
+                len: u32::MAX,
+            },
+        ];
         let mut out = BytesMut::new();
         put_table(&mut out, &slices);
         assert_eq!(out.len(), table_bytes(2));

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 
-use crate::event::LogId;
+use crate::{catalog::Catalog, event::LogId, queue::Op};
 
 /// A log entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,9 +70,12 @@ impl Front {
         }
         let floor = self.log.purged;
         self.log.last = match from.checked_sub(1) {
-            Some(index) if floor.is_none_or(|(_, purged)| index > purged) => {
-                self.tail.get(index).map(|record| record.term).or_else(|| term_of(index)).map(|term| (term, index))
-            }
+            Some(index) if floor.is_none_or(|(_, purged)| index > purged) => self
+                .tail
+                .get(index)
+                .map(|record| record.term)
+                .or_else(|| term_of(index))
+                .map(|term| (term, index)),
             _ => floor,
         };
         self.tail.truncate(from);
@@ -89,9 +92,36 @@ impl Front {
     }
 
     pub(crate) fn install(&mut self, last: LogId) {
-        self.log = LogState { purged: Some(last), last: Some(last) };
+        self.log = LogState {
+            purged: Some(last),
+            last: Some(last),
+        };
         self.tail = Tail::default();
         self.install = None;
+    }
+
+    /// The queued entries have failed: what remains is what is on disk, and what `later` operations do to it.
+    pub(crate) fn roll_back<'a>(&mut self, catalog: &Catalog, later: impl Iterator<Item = &'a Op>) {
+        let (purged, tail) = (self.log.purged, std::mem::take(&mut self.tail));
+        let mut on_disk = Self {
+            log: catalog.log,
+            tail,
+            ..Self::default()
+        };
+        for op in later {
+            match op {
+                Op::Truncate { from, .. } => on_disk.truncate(*from, |index| catalog.slot(index).map(|slot| slot.term)),
+                Op::Purge { upto } => on_disk.purge(*upto),
+                Op::Install { last, .. } => on_disk.install(*last),
+                _ => {}
+            }
+        }
+        self.log = LogState {
+            purged,
+            last: on_disk.log.last,
+        };
+        self.tail = on_disk.tail;
+        self.tail.truncate(self.log.last.map_or(0, |(_, last)| last + 1));
     }
 }
 
@@ -120,7 +150,11 @@ impl Tail {
             self.first = record.index;
         }
         self.bytes += record.payload.len();
-        self.records.push_back(TailRecord { term: record.term, payload: record.payload.clone(), sequence });
+        self.records.push_back(TailRecord {
+            term: record.term,
+            payload: record.payload.clone(),
+            sequence,
+        });
     }
 
     pub(crate) fn get(&self, index: u64) -> Option<&TailRecord> {

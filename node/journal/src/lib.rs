@@ -12,21 +12,23 @@ mod error;
 mod journal;
 
 mod front;
+mod layout;
 mod queue;
+mod room;
 mod shared;
 mod writer;
-mod room;
 
-mod event;
-mod outline;
 mod catalog;
+mod event;
 mod live;
+mod outline;
 
+mod check;
+mod opening;
 mod record;
+mod recovery;
 mod segment;
 mod window;
-mod recovery;
-mod check;
 
 mod cache;
 mod copy;

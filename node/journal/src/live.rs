@@ -14,7 +14,10 @@ pub(crate) struct Live {
 }
 
 /// In a slot: the counter is in `kept_live`.
-const MOVED: Live = Live { count: u32::MAX, bytes: 0 };
+const MOVED: Live = Live {
+    count: u32::MAX,
+    bytes: 0,
+};
 
 impl Live {
     pub(crate) fn is_moved(self) -> bool {
@@ -78,14 +81,22 @@ impl Catalog {
             let early = self.early_live.entry(index).or_default();
             *early = (early.0 + count, early.1 + bytes);
         } else {
-            tracing::warn!(index, count, "liveness told for a record that the journal does not hold");
+            // A state restored from a snapshot may name what died, and went, after the snapshot; the log's replay
+            // forgets it again.
+            tracing::trace!(
+                index,
+                count,
+                "liveness told for a record that the journal does not hold"
+            );
         }
     }
 
     /// Bytes count in the newest holder only.
     fn recount_kept(&mut self, holders: &[u64], before: Live, after: Live) {
         for (nth, id) in holders.iter().enumerate() {
-            let Some(segment) = self.segments.get_mut(id) else { continue };
+            let Some(segment) = self.segments.get_mut(id) else {
+                continue;
+            };
             segment.live = (segment.live + u32::from(after.is_live())).saturating_sub(u32::from(before.is_live()));
             if nth == 0 {
                 segment.live_bytes =
@@ -120,11 +131,25 @@ impl Catalog {
         }
     }
 
+    /// Raises the horizon, and notes whether that lets a segment's end pass below it.
+    pub(crate) fn set_horizon(&mut self, index: u64) {
+        let before = self.horizon.replace(index);
+        let ends_between = |s: &crate::catalog::Segment| {
+            let end = s.first + s.slots.len() as u64;
+            s.live == 0 && end <= index.saturating_add(1) && before.is_none_or(|before| end > before.saturating_add(1))
+        };
+        self.release_due |= before.is_none() || self.segments.values().any(ends_between);
+    }
+
     /// Sets all counters to zero.
     pub(crate) fn clear_live(&mut self) {
         for segment in self.segments.values_mut() {
             (segment.live, segment.live_bytes) = (0, 0);
-            segment.slots.iter_mut().filter(|slot| !slot.live.is_moved()).for_each(|slot| slot.live = Live::default());
+            segment
+                .slots
+                .iter_mut()
+                .filter(|slot| !slot.live.is_moved())
+                .for_each(|slot| slot.live = Live::default());
         }
         self.kept_live.clear();
         self.early_live.clear();
@@ -141,7 +166,9 @@ impl Catalog {
 
     /// Whether the log, and what is applied, have passed all entries of segment `id`.
     fn is_passed(&self, id: u64) -> bool {
-        let Some(segment) = self.segments.get(&id) else { return false };
+        let Some(segment) = self.segments.get(&id) else {
+            return false;
+        };
         let upto = self.log.purged.map(|(_, index)| index).min(self.horizon);
         segment.slots.is_empty() || upto.is_some_and(|upto| segment.first + segment.slots.len() as u64 - 1 <= upto)
     }
@@ -173,7 +200,12 @@ impl Catalog {
             s.live > 0 && !s.has_pending() && s.live_bytes * 4 < segment_len.max(s.file.len()) && self.is_passed(**id)
         });
         let of_candidate = |(id, s): (&u64, &crate::catalog::Segment)| {
-            let slots = s.slots.iter().zip(s.first..).filter(|(slot, _)| slot.live.is_live()).map(|(_, index)| index);
+            let slots = s
+                .slots
+                .iter()
+                .zip(s.first..)
+                .filter(|(slot, _)| slot.live.is_live())
+                .map(|(_, index)| index);
             let mut indexes: Vec<u64> = slots.collect();
             let mut kept: Vec<u64> = s.kept.iter().map(|slice| slice.place.index).collect();
             kept.dedup();
@@ -181,7 +213,13 @@ impl Catalog {
             indexes.append(&mut kept);
             indexes.sort_unstable();
             let (first_index, last_index) = (*indexes.first()?, *indexes.last()?);
-            Some(SparseSegment { id: *id, first_index, last_index, live_bytes: s.live_bytes, indexes })
+            Some(SparseSegment {
+                id: *id,
+                first_index,
+                last_index,
+                live_bytes: s.live_bytes,
+                indexes,
+            })
         };
         candidates.filter_map(of_candidate).collect()
     }

@@ -57,16 +57,23 @@ impl Outline {
                 out.put_u8(Kind::Head as u8);
                 put_bytes(out, &head.encode());
             }
-            Event::Truncate { from } => {
+            Event::Truncate { from, term } => {
                 out.put_u8(Kind::Truncate as u8);
                 out.put_u64_le(*from);
+                out.put_u8(u8::from(term.is_some()));
+                out.put_u64_le(term.unwrap_or_default());
             }
             Event::Purge { upto } => {
                 out.put_u8(Kind::Purge as u8);
                 out.put_u64_le(upto.0);
                 out.put_u64_le(upto.1);
             }
-            Event::Kept { install, complete, at, slices } => {
+            Event::Kept {
+                install,
+                complete,
+                at,
+                slices,
+            } => {
                 out.put_u8(Kind::Kept as u8);
                 out.put_u64_le(*install);
                 out.put_u8(u8::from(*complete));
@@ -104,7 +111,12 @@ impl Outline {
                 out.put_u64_le(index);
                 let count_at = out.len();
                 out.put_u32_le(0);
-                run.insert(Run { term, next_index: index, count: 0, count_at })
+                run.insert(Run {
+                    term,
+                    next_index: index,
+                    count: 0,
+                    count_at,
+                })
             }
         };
         run.count += 1;
@@ -145,7 +157,9 @@ impl Outline {
             }
         }
         // After the head, which carries the values from before this segment.
-        cells.into_iter().try_for_each(|(key, value)| each(Event::Cell { key, value }))?;
+        cells
+            .into_iter()
+            .try_for_each(|(key, value)| each(Event::Cell { key, value }))?;
         Ok(next)
     }
 }
@@ -154,8 +168,17 @@ fn decode_step(kind: u8, input: &mut Bytes) -> Option<Event> {
     let number = |input: &mut Bytes| input.try_get_u64_le().ok();
     Some(match kind {
         k if k == Kind::Head as u8 => Event::Head(Box::new(Head::decode(&mut take_bytes(input)?)?)),
-        k if k == Kind::Truncate as u8 => Event::Truncate { from: number(input)? },
-        k if k == Kind::Purge as u8 => Event::Purge { upto: (number(input)?, number(input)?) },
+        k if k == Kind::Truncate as u8 => {
+            let (from, remains) = (number(input)?, input.try_get_u8().ok()? != 0);
+            let term = number(input)?;
+            Event::Truncate {
+                from,
+                term: remains.then_some(term),
+            }
+        }
+        k if k == Kind::Purge as u8 => Event::Purge {
+            upto: (number(input)?, number(input)?),
+        },
         k if k == Kind::Kept as u8 => Event::Kept {
             install: number(input)?,
             complete: input.try_get_u8().ok()? != 0,
@@ -164,8 +187,13 @@ fn decode_step(kind: u8, input: &mut Bytes) -> Option<Event> {
         },
         k if k == Kind::InstallBegin as u8 => Event::InstallBegin { id: number(input)? },
         k if k == Kind::InstallAbandon as u8 => Event::InstallAbandon { id: number(input)? },
-        k if k == Kind::Install as u8 => Event::Install { id: number(input)?, last: (number(input)?, number(input)?) },
-        k if k == Kind::Release as u8 => Event::Release { segments: take_numbers(input)? },
+        k if k == Kind::Install as u8 => Event::Install {
+            id: number(input)?,
+            last: (number(input)?, number(input)?),
+        },
+        k if k == Kind::Release as u8 => Event::Release {
+            segments: take_numbers(input)?,
+        },
         _ => return None,
     })
 }
@@ -181,7 +209,12 @@ fn decode_run(
     for i in 0..u64::from(count) {
         let at = Eights(input.try_get_u32_le().ok()?);
         let len = input.try_get_u32_le().ok()?;
-        if let Err(refused) = each(Event::Entry { term, index: first.wrapping_add(i), at, len }) {
+        if let Err(refused) = each(Event::Entry {
+            term,
+            index: first.wrapping_add(i),
+            at,
+            len,
+        }) {
             return Some(Err(refused));
         }
     }
@@ -195,27 +228,55 @@ mod tests {
 
     #[test]
     fn a_seal_reads_what_it_writes_and_a_prefix_never_panics() {
-        let entry = |term, index| Event::Entry { term, index, at: Eights(8 + index as u32), len: 5 };
-        let head = Head { last: Some((1, 2)), cells: [(1, Bytes::from_static(b"old"))].into(), ..Head::default() };
+        let entry = |term, index| Event::Entry {
+            term,
+            index,
+            at: Eights(8 + index as u32),
+            len: 5,
+        };
+        let head = Head {
+            last: Some((1, 2)),
+            cells: [(1, Bytes::from_static(b"old"))].into(),
+            ..Head::default()
+        };
         let mut events = vec![
             Event::Head(Box::new(head)),
             entry(1, 3),
             entry(1, 4),
             entry(2, 5),
-            Event::Truncate { from: 4 },
+            Event::Truncate { from: 4, term: Some(1) },
+            Event::Truncate { from: 4, term: None },
             entry(2, 4),
             Event::Purge { upto: (1, 2) },
             Event::InstallBegin { id: 77 },
-            Event::Kept { install: 77, complete: false, at: Eights(9), slices: vec![Place { index: 1, offset: 2, len: 3 }] },
+            Event::Kept {
+                install: 77,
+                complete: false,
+                at: Eights(9),
+                slices: vec![Place {
+                    index: 1,
+                    offset: 2,
+                    len: 3,
+                }],
+            },
             Event::InstallAbandon { id: 77 },
             Event::Install { id: 3, last: (4, 5) },
             Event::Release { segments: vec![1, 2] },
         ];
         let mut outline = Outline::default();
         events.iter().for_each(|event| outline.push(event));
-        outline.push(&Event::Cell { key: 1, value: Bytes::from_static(b"a") });
-        outline.push(&Event::Cell { key: 1, value: Bytes::from_static(b"b") });
-        events.push(Event::Cell { key: 1, value: Bytes::from_static(b"b") });
+        outline.push(&Event::Cell {
+            key: 1,
+            value: Bytes::from_static(b"a"),
+        });
+        outline.push(&Event::Cell {
+            key: 1,
+            value: Bytes::from_static(b"b"),
+        });
+        events.push(Event::Cell {
+            key: 1,
+            value: Bytes::from_static(b"b"),
+        });
 
         let bytes = outline.encode(42);
         assert_eq!(bytes.len(), outline.bytes());

@@ -7,7 +7,7 @@ use crate::{
     event::{LogId, put_numbers},
     front::Record,
     outline::STEP_BYTES_MAX,
-    record::{FLAG_COMPLETE, Kind, record_bytes},
+    record::{FLAG_COMPLETE, FLAG_REMAINS, Kind, record_bytes},
 };
 
 /// Told once how an operation ended. Called on the journal's writer thread, so it must be quick and never wait for the
@@ -18,8 +18,10 @@ pub type Done = Box<dyn FnOnce(Result<(), Error>) + Send>;
 #[derive(Debug)]
 pub(crate) enum Op {
     Append(Vec<Record>),
+    /// As in [`crate::event::Event`].
     Truncate {
         from: u64,
+        term: Option<u64>,
     },
     Purge {
         upto: LogId,
@@ -82,14 +84,24 @@ pub(crate) struct Draft {
 
 impl Draft {
     pub(crate) fn new(kind: Kind, payload: Bytes) -> Self {
-        Self { kind, flags: 0, term: 0, index: 0, payload }
+        Self {
+            kind,
+            flags: 0,
+            term: 0,
+            index: 0,
+            payload,
+        }
     }
 }
 
 impl Op {
     /// The records, sharing the payloads' memory.
     pub(crate) fn drafts(&self) -> Vec<Draft> {
-        let bare = |kind, term, index| Draft { term, index, ..Draft::new(kind, Bytes::new()) };
+        let bare = |kind, term, index| Draft {
+            term,
+            index,
+            ..Draft::new(kind, Bytes::new())
+        };
         match self {
             Self::Append(records) => {
                 let draft = |r: &Record| Draft {
@@ -99,20 +111,37 @@ impl Op {
                     index: r.index,
                     payload: r.payload.clone(),
                 };
-                return records.iter().map(draft).collect();
+                records.iter().map(draft).collect()
             }
-            Self::Truncate { from } => vec![bare(Kind::Truncate, 0, *from)],
+            Self::Truncate { from, term } => {
+                let flags = if term.is_some() { FLAG_REMAINS } else { 0 };
+                vec![Draft {
+                    flags,
+                    ..bare(Kind::Truncate, term.unwrap_or_default(), *from)
+                }]
+            }
             Self::Purge { upto } => vec![bare(Kind::Purge, upto.0, upto.1)],
-            Self::Cell { key, value } => vec![Draft { flags: *key, ..Draft::new(Kind::Cell, value.clone()) }],
+            Self::Cell { key, value } => vec![Draft {
+                flags: *key,
+                ..Draft::new(Kind::Cell, value.clone())
+            }],
             Self::Kept { install, payload } => {
                 let flags = if *install == 0 { FLAG_COMPLETE } else { 0 };
-                vec![Draft { flags, term: *install, ..Draft::new(Kind::Kept, payload.clone()) }]
+                vec![Draft {
+                    flags,
+                    term: *install,
+                    ..Draft::new(Kind::Kept, payload.clone())
+                }]
             }
             Self::InstallBegin { id } => vec![bare(Kind::InstallBegin, *id, 0)],
             Self::InstallAbandon { id } => vec![bare(Kind::InstallAbandon, *id, 0)],
             Self::Install { id, last } => {
                 let payload = Bytes::copy_from_slice(&id.to_le_bytes());
-                vec![Draft { term: last.0, index: last.1, ..Draft::new(Kind::Install, payload) }]
+                vec![Draft {
+                    term: last.0,
+                    index: last.1,
+                    ..Draft::new(Kind::Install, payload)
+                }]
             }
             Self::Release { segments } => {
                 let mut payload = BytesMut::new();
@@ -136,7 +165,9 @@ impl Op {
         match self {
             Self::Append(records) => records.len() * STEP_BYTES_MAX,
             Self::Kept { payload, .. } => {
-                let slices = payload.get(..4).map_or(0, |count| crate::record::u32_at(count, 0) as usize);
+                let slices = payload
+                    .get(..4)
+                    .map_or(0, |count| crate::record::u32_at(count, 0) as usize);
                 crate::event::table_bytes(slices) + STEP_BYTES_MAX
             }
             other => other.payload_bytes() + STEP_BYTES_MAX,
@@ -192,7 +223,10 @@ impl Pack {
         crate::event::put_table(&mut payload, &self.places);
         payload.put_slice(&self.bodies);
         *self = Self::default();
-        Op::Kept { install, payload: payload.freeze() }
+        Op::Kept {
+            install,
+            payload: payload.freeze(),
+        }
     }
 }
 

@@ -24,10 +24,15 @@
 
 /// Length of a record's header, bytes.
 pub(crate) const HEADER_BYTES: usize = 36;
+/// Where the kind stands in the header.
+pub(crate) const KIND_AT: usize = 16;
 /// Longest payload, bytes.
 pub(crate) const PAYLOAD_BYTES_MAX: usize = 1 << 30;
 /// On a [`Kind::Kept`] record: its slices are all that lives of their indexes, earlier copies no longer count.
 pub(crate) const FLAG_COMPLETE: u8 = 1;
+
+/// On a [`Kind::Truncate`] record: entries remain.
+pub(crate) const FLAG_REMAINS: u8 = 1;
 
 /// What a record is. A number is never used again for something else.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,7 +44,8 @@ pub(crate) enum Kind {
     Entry = 2,
     /// A cell's new value; its key stands in `flags`.
     Cell = 3,
-    /// The log ends before `index` from here on.
+    /// The log ends before `index` from here on; flag 1: with the entry before it, which is of `term`; flag 0: it is
+    /// empty.
     Truncate = 4,
     /// The log is no longer needed up to (`term`, `index`).
     Purge = 5,
@@ -63,7 +69,18 @@ impl Kind {
     fn from_u8(number: u8) -> Option<Self> {
         use Kind::*;
         let all = [
-            Head, Entry, Cell, Truncate, Purge, Kept, InstallBegin, Install, InstallAbandon, Release, Seal, Proof,
+            Head,
+            Entry,
+            Cell,
+            Truncate,
+            Purge,
+            Kept,
+            InstallBegin,
+            Install,
+            InstallAbandon,
+            Release,
+            Seal,
+            Proof,
         ];
         all.into_iter().find(|kind| *kind as u8 == number)
     }
@@ -105,7 +122,7 @@ impl Header {
         out[4..8].copy_from_slice(&self.payload_crc.to_le_bytes());
         out[8..12].copy_from_slice(&self.len.to_le_bytes());
         out[12..16].copy_from_slice(&self.synced.to_le_bytes());
-        out[16] = self.kind as u8;
+        out[KIND_AT] = self.kind as u8;
         out[17] = self.flags;
         out[20..28].copy_from_slice(&self.term.to_le_bytes());
         out[28..36].copy_from_slice(&self.index.to_le_bytes());
@@ -118,7 +135,7 @@ impl Header {
     pub(crate) fn decode(bytes: &[u8], seed: Seed, offset: u64) -> Option<Self> {
         let bytes: &[u8; HEADER_BYTES] = bytes.get(..HEADER_BYTES)?.try_into().ok()?;
         // Cheap tests first: the search for proofs tries every eighth byte of a segment.
-        let kind = Kind::from_u8(bytes[16])?;
+        let kind = Kind::from_u8(bytes[KIND_AT])?;
         if bytes[18] != 0 || bytes[19] != 0 || u32_at(bytes, 0) != seed.crc(offset, &[&bytes[4..]]) {
             return None;
         }
@@ -161,8 +178,15 @@ pub(crate) fn u64_at(bytes: &[u8], at: usize) -> u64 {
 mod tests {
     use super::*;
 
-    const HEADER: Header =
-        Header { kind: Kind::Entry, flags: 3, len: 77, synced: 9, term: 5, index: u64::MAX, payload_crc: 0xdead_beef };
+    const HEADER: Header = Header {
+        kind: Kind::Entry,
+        flags: 3,
+        len: 77,
+        synced: 9,
+        term: 5,
+        index: u64::MAX,
+        payload_crc: 0xdead_beef,
+    };
 
     #[test]
     fn reads_what_it_writes() {

@@ -62,7 +62,9 @@ pub(crate) fn recover(dir: &Path, write: bool) -> Result<Recovered, Error> {
             Err(error) => return Err(error),
         };
         if *replay.journal.get_or_insert(file.journal) != file.journal {
-            replay.problems.insert(*id, Error::damaged(path, 16, "the segment belongs to another journal"));
+            replay
+                .problems
+                .insert(*id, Error::damaged(path, 16, "the segment belongs to another journal"));
             continue;
         }
         if replay.load(file, &segments[nth + 1..])? {
@@ -72,7 +74,11 @@ pub(crate) fn recover(dir: &Path, write: bool) -> Result<Recovered, Error> {
     replay.verdict(dir, segments.first().map(|(id, _)| *id), files.id_max)?;
     let mut catalog = replay.catalog;
     catalog.drop_pending();
-    let leftovers = segments.into_iter().filter(|(id, _)| !catalog.segments.contains_key(id)).map(|(_, p)| p).collect();
+    let leftovers = segments
+        .into_iter()
+        .filter(|(id, _)| !catalog.segments.contains_key(id))
+        .map(|(_, p)| p)
+        .collect();
     Ok(Recovered {
         catalog,
         journal: replay.journal,
@@ -157,7 +163,9 @@ impl Replay {
         }
         for (id, path) in later {
             match SegmentFile::open(path, *id, false) {
-                Ok(after) if after.journal == file.journal && proves_earlier(&after, file.id, hole)? => return Ok(true),
+                Ok(after) if after.journal == file.journal && proves_earlier(&after, file.id, hole)? => {
+                    return Ok(true);
+                }
                 Ok(_) | Err(Error::Damaged { .. }) => {}
                 Err(error) => return Err(error),
             }
@@ -218,8 +226,13 @@ pub(crate) fn list(dir: &Path) -> Result<Files, Error> {
     let mut files = Files::default();
     for entry in fs::read_dir(dir).map_err(|e| Error::io("list", dir, e))? {
         let path = entry.map_err(|e| Error::io("list", dir, e))?.path();
-        let stem = path.file_stem().and_then(|stem| stem.to_str()).filter(|stem| stem.len() == 16);
-        let Some(id) = stem.and_then(|stem| u64::from_str_radix(stem, 16).ok()) else { continue };
+        let stem = path
+            .file_stem()
+            .and_then(|stem| stem.to_str())
+            .filter(|stem| stem.len() == 16);
+        let Some(id) = stem.and_then(|stem| u64::from_str_radix(stem, 16).ok()) else {
+            continue;
+        };
         match path.extension().and_then(|extension| extension.to_str()) {
             Some("seg") => files.segments.push((id, path)),
             Some("spare") => {

@@ -23,6 +23,8 @@ use crate::{
 
 /// Files kept for votes and other small records when the disk is full.
 const RESERVED: usize = 1;
+/// The shortest segment worth making, bytes.
+const SEGMENT_BYTES_MIN: u64 = 4096;
 /// How often the free space is looked up, and a failed preparation tried again.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
@@ -105,18 +107,22 @@ impl Room {
 
     /// Makes a spare file, or else a new one, the segment with the next number.
     fn make(&self, state: &mut RoomState, control: bool) -> Result<SegmentFile, Error> {
-        let spare = if state.spares.len() > RESERVED { state.spares.pop() } else { None };
+        let spare = if state.spares.len() > RESERVED {
+            state.spares.pop()
+        } else {
+            None
+        };
         let id = state.next_id;
         let (file, from) = match spare {
             Some(spare) => self.open_spare(spare)?,
             None => {
                 let from = unfinished_path(&self.dir, id);
-                match self.allocate_file(&from) {
+                match self.allocate_file(&from, self.segment_len) {
                     Ok(file) => (file, from),
-                    Err(Error::Full { .. }) if control && !state.spares.is_empty() => {
-                        let reserve = state.spares.pop().unwrap_or_default();
-                        self.open_spare(reserve)?
-                    }
+                    Err(Error::Full { .. }) if control => match state.spares.pop() {
+                        Some(reserve) => self.open_spare(reserve)?,
+                        None => (self.allocate_smaller(&from)?, from),
+                    },
                     Err(error) => return Err(error),
                 }
             }
@@ -134,9 +140,26 @@ impl Room {
         Ok((file.map_err(|e| Error::io("open the spare segment", &path, e))?, path))
     }
 
-    fn allocate_file(&self, path: &Path) -> Result<File, Error> {
-        let file = File::options().read(true).write(true).create(true).truncate(true).open(path);
-        let allocated = file.and_then(|file| allocate(&file, self.segment_len).map(|()| file));
+    /// For a vote, a short segment will do.
+    fn allocate_smaller(&self, path: &Path) -> Result<File, Error> {
+        let mut len = self.segment_len;
+        loop {
+            len = (len / 2).next_multiple_of(4096);
+            match self.allocate_file(path, len) {
+                Err(Error::Full { .. }) if len > SEGMENT_BYTES_MIN => {}
+                allocated => return allocated,
+            }
+        }
+    }
+
+    fn allocate_file(&self, path: &Path, len: u64) -> Result<File, Error> {
+        let file = File::options()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .open(path);
+        let allocated = file.and_then(|file| allocate(&file, len).map(|()| file));
         allocated.map_err(|e| {
             let _ = fs::remove_file(path);
             self.full_or(Error::io("allocate a segment", path, e))
@@ -144,11 +167,17 @@ impl Room {
     }
 
     fn full_or(&self, error: Error) -> Error {
-        if error.is_no_space() { Error::Full { dir: self.dir.clone() } } else { error }
+        if error.is_no_space() {
+            Error::Full { dir: self.dir.clone() }
+        } else {
+            error
+        }
     }
 
     fn sync_dir(&self) -> Result<(), Error> {
-        self.dir_file.sync_all().map_err(|e| Error::io("sync the directory", &self.dir, e))
+        self.dir_file
+            .sync_all()
+            .map_err(|e| Error::io("sync the directory", &self.dir, e))
     }
 
     /// Takes back files that nothing needs; their release is on disk.
@@ -160,7 +189,9 @@ impl Room {
     /// Keeps the file at `path` for reuse, or removes it.
     pub(crate) fn keep_or_remove(&self, path: &Path) -> Result<(), Error> {
         let mut state = self.lock();
-        let len = fs::metadata(path).map_err(|e| Error::io("read the size", path, e))?.len();
+        let len = fs::metadata(path)
+            .map_err(|e| Error::io("read the size", path, e))?
+            .len();
         if len != self.segment_len || state.spares.len() >= self.spares_max {
             return fs::remove_file(path).map_err(|e| Error::io("remove", path, e));
         }
@@ -180,7 +211,10 @@ impl Room {
         let state = self.lock();
         let ready = state.ready.as_ref();
         let count = state.spares.len() + usize::from(ready.is_some());
-        (count, state.spares.len() as u64 * self.segment_len + ready.map_or(0, SegmentFile::len))
+        (
+            count,
+            state.spares.len() as u64 * self.segment_len + ready.map_or(0, SegmentFile::len),
+        )
     }
 
     /// Runs `job` on the room's thread.
@@ -238,7 +272,7 @@ impl Room {
         if state.spares.len() < RESERVED {
             let id = state.next_id;
             let from = unfinished_path(&self.dir, id);
-            let file = self.allocate_file(&from)?;
+            let file = self.allocate_file(&from, self.segment_len)?;
             file.sync_all().map_err(|e| Error::io("sync the reserve", &from, e))?;
             state.next_id += 1;
             let path = spare_path(&self.dir, id);
@@ -256,7 +290,9 @@ impl Room {
         let own = state.spares.len().saturating_sub(RESERVED) as u64 * self.segment_len
             + state.ready.as_ref().map_or(0, SegmentFile::len);
         match rustix::fs::fstatvfs(&self.dir_file) {
-            Ok(disk) => self.free_bytes.store(disk.f_bavail * disk.f_frsize + own, Ordering::Relaxed),
+            Ok(disk) => self
+                .free_bytes
+                .store(disk.f_bavail * disk.f_frsize + own, Ordering::Relaxed),
             Err(error) => tracing::warn!(%error, "the free space cannot be looked up"),
         }
     }

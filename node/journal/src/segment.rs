@@ -60,10 +60,18 @@ impl SegmentFile {
         header[24..32].copy_from_slice(&id.to_le_bytes());
         let crc = header_crc(&header);
         header[12..16].copy_from_slice(&crc.to_le_bytes());
-        file.write_all_at(&header, 0).map_err(|e| Error::io("write the header", &path, e))?;
+        file.write_all_at(&header, 0)
+            .map_err(|e| Error::io("write the header", &path, e))?;
         file.sync_all().map_err(|e| Error::io("sync the header", &path, e))?;
         let len = file.metadata().map_err(|e| Error::io("read the size", &path, e))?.len();
-        Ok(Self { id, journal, seed: Seed::new(journal, id), path, file, len: AtomicU64::new(len) })
+        Ok(Self {
+            id,
+            journal,
+            seed: Seed::new(journal, id),
+            path,
+            file,
+            len: AtomicU64::new(len),
+        })
     }
 
     /// Opens the segment at `path`, which its name says is number `id`.
@@ -76,18 +84,25 @@ impl SegmentFile {
         let len = file.metadata().map_err(|e| Error::io("read the size", path, e))?.len();
         let (journal, found) = read_file_header(&file, path)?;
         if found != id {
-            return Err(Error::damaged(path, 24, format!("its header says segment {found:016x}")));
+            return Err(Error::damaged(
+                path,
+                24,
+                format!("its header says segment {found:016x}"),
+            ));
         }
-        Ok(Self { id, journal, seed: Seed::new(journal, id), path: path.to_owned(), file, len: AtomicU64::new(len) })
+        Ok(Self {
+            id,
+            journal,
+            seed: Seed::new(journal, id),
+            path: path.to_owned(),
+            file,
+            len: AtomicU64::new(len),
+        })
     }
 
     /// Length of the file, bytes.
     pub(crate) fn len(&self) -> u64 {
         self.len.load(Ordering::Relaxed)
-    }
-
-    pub(crate) fn file(&self) -> &File {
-        &self.file
     }
 
     /// The record at `offset`, both checksums verified. `len` is the payload's length where it is known: it saves a
@@ -105,11 +120,19 @@ impl SegmentFile {
         self.read_exact(&mut bytes, offset)?;
         let header = self.header(&bytes, offset)?;
         if header.len != len {
-            return Err(Error::damaged(&self.path, offset, "the record's length is not the one written"));
+            return Err(Error::damaged(
+                &self.path,
+                offset,
+                "the record's length is not the one written",
+            ));
         }
         let payload = Bytes::from(bytes).slice(HEADER_BYTES..);
         if self.seed.crc(offset, &[&payload]) != header.payload_crc {
-            return Err(Error::damaged(&self.path, offset, "the payload's checksum does not match"));
+            return Err(Error::damaged(
+                &self.path,
+                offset,
+                "the payload's checksum does not match",
+            ));
         }
         Ok((header, payload))
     }

@@ -92,9 +92,19 @@ impl Shared {
         let bytes = op.payload_bytes();
         self.queued_bytes.fetch_add(bytes, Ordering::Relaxed);
         // Where nothing is synced for entries, nobody's sync comes along either.
-        let need = if need == Need::Lazy && !self.config.sync { Need::Written } else { need };
+        let need = if need == Need::Lazy && !self.config.sync {
+            Need::Written
+        } else {
+            need
+        };
         let sequence = state.front.sequence;
-        state.queue.push_back(Queued { sequence, op, need, bytes, done });
+        state.queue.push_back(Queued {
+            sequence,
+            op,
+            need,
+            bytes,
+            done,
+        });
         state.urgent += usize::from(need != Need::Lazy);
         if need != Need::Lazy || state.queue.len() == 1 {
             self.work.notify_one();

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use crate::{
     error::Error,
     event::Head,
-    record::{HEADER_BYTES, Header, Kind, PAYLOAD_BYTES_MAX},
+    record::{HEADER_BYTES, Header, KIND_AT, Kind, PAYLOAD_BYTES_MAX},
     segment::{FIRST_RECORD, SegmentFile},
 };
 
@@ -28,9 +28,18 @@ pub(crate) fn scan(
     mut each: impl FnMut(&Header, u64, &Bytes) -> Result<(), &'static str>,
 ) -> Result<Scan, Error> {
     let mut window = Window::new(file);
-    let mut scan = Scan { end: FIRST_RECORD, proven: 0, records: 0, next: None };
+    let mut scan = Scan {
+        end: FIRST_RECORD,
+        proven: 0,
+        records: 0,
+        next: None,
+    };
     while let Some((header, payload)) = window.record(scan.end)? {
-        let payload = if header.kind == Kind::Entry { Bytes::new() } else { Bytes::copy_from_slice(payload) };
+        let payload = if header.kind == Kind::Entry {
+            Bytes::new()
+        } else {
+            Bytes::copy_from_slice(payload)
+        };
         if header.kind == Kind::Seal {
             let next = payload.get(..8).map(|bytes| crate::record::u64_at(bytes, 0));
             scan.next = Some(next.ok_or_else(|| Error::damaged(&file.path, scan.end, "the seal is cut short"))?);
@@ -47,13 +56,20 @@ pub(crate) fn scan(
 /// Whether a header at or after `from` proves that its segment was synced beyond `hole`.
 pub(crate) fn proves(file: &SegmentFile, from: u64, hole: u64) -> Result<bool, Error> {
     let mut window = Window::new(file);
-    let mut at = from.next_multiple_of(8);
-    while at + HEADER_BYTES as u64 <= file.len() {
-        let bytes = window.bytes(at, HEADER_BYTES)?;
-        if Header::decode(bytes, file.seed, at).is_some_and(|header| header.synced_bytes() > hole) {
-            return Ok(true);
+    let mut start = from.next_multiple_of(8);
+    while start + HEADER_BYTES as u64 <= file.len() {
+        let len = (file.len() - start).min(WINDOW_BYTES as u64) as usize;
+        let bytes = window.bytes(start, len)?;
+        for at in (0..=len - HEADER_BYTES).step_by(8) {
+            // Most of what is searched was never written, and no kind has the number 0.
+            if bytes[at + KIND_AT] != 0
+                && Header::decode(&bytes[at..], file.seed, start + at as u64).is_some_and(|h| h.synced_bytes() > hole)
+            {
+                return Ok(true);
+            }
         }
-        at += 8;
+        // The next window begins with the first offset that had no whole header in this one.
+        start += ((len - HEADER_BYTES) / 8 * 8 + 8) as u64;
     }
     Ok(false)
 }
@@ -79,7 +95,11 @@ struct Window<'a> {
 
 impl<'a> Window<'a> {
     fn new(file: &'a SegmentFile) -> Self {
-        Self { file, start: 0, held: Vec::new() }
+        Self {
+            file,
+            start: 0,
+            held: Vec::new(),
+        }
     }
 
     /// `len` bytes from `at`, which must be within the file.
@@ -92,7 +112,9 @@ impl<'a> Window<'a> {
             self.file.read_exact(&mut self.held, at)?;
         }
         let from = (at - self.start) as usize;
-        self.held.get(from..from + len).ok_or_else(|| Error::damaged(&self.file.path, at, "the file ends within a record"))
+        self.held
+            .get(from..from + len)
+            .ok_or_else(|| Error::damaged(&self.file.path, at, "the file ends within a record"))
     }
 
     /// The valid record at `at`, if there is one.
@@ -101,7 +123,9 @@ impl<'a> Window<'a> {
             return Ok(None);
         }
         let seed = self.file.seed;
-        let Some(header) = Header::decode(self.bytes(at, HEADER_BYTES)?, seed, at) else { return Ok(None) };
+        let Some(header) = Header::decode(self.bytes(at, HEADER_BYTES)?, seed, at) else {
+            return Ok(None);
+        };
         let len = header.len as usize;
         if len > PAYLOAD_BYTES_MAX || at + header.record_bytes() > self.file.len() {
             return Ok(None);

@@ -4,16 +4,18 @@
 //! Invariants: a batch lies in one segment; it is written only after the batch before it was synced (unless syncing is
 //! off); the catalog learns of a record after it was written, and a caller after it was synced.
 
-use std::{io::IoSlice, ops::Range, sync::Arc, time::Instant};
-
-use bytes::Bytes;
+use std::{
+    sync::{Arc, PoisonError},
+    time::{Duration, Instant},
+};
 
 use crate::{
     error::Error,
     event::Event,
+    layout::Layout,
     outline::{Outline, STEP_BYTES_MAX},
     queue::{Draft, Need, Op, Queued},
-    record::{HEADER_BYTES, Header, Kind, record_bytes},
+    record::{HEADER_BYTES, Kind, record_bytes},
     segment::{FIRST_RECORD, SegmentFile, TRAILER_BYTES},
     shared::{Shared, State},
 };
@@ -21,7 +23,7 @@ use crate::{
 /// A batch is written when it has grown to this many bytes, or with the first operation that is larger.
 const BATCH_BYTES: u64 = 8 << 20;
 /// How long a lazy operation may wait for another's sync, and how long the journal rests before it proves its last sync.
-const LAZY_DELAY: std::time::Duration = std::time::Duration::from_millis(200);
+const LAZY_DELAY: Duration = Duration::from_millis(200);
 
 /// See the file's head.
 pub(crate) struct Writer {
@@ -77,7 +79,7 @@ impl Writer {
                     Err(error) => self.shared.fail(error.to_string()),
                 },
                 Next::Prove => self.prove(),
-                Next::Close => return self.prove(),
+                Next::Close => return self.close(),
             }
         }
     }
@@ -104,11 +106,11 @@ impl Writer {
             }
             let idle = state.queue.is_empty() && self.proven;
             if idle {
-                state = shared.work.wait(state).unwrap_or_else(std::sync::PoisonError::into_inner);
+                state = shared.work.wait(state).unwrap_or_else(PoisonError::into_inner);
                 continue;
             }
             let waited = shared.work.wait_timeout(state, LAZY_DELAY);
-            let (woken, timeout) = waited.unwrap_or_else(std::sync::PoisonError::into_inner);
+            let (woken, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
             rested = timeout.timed_out();
             state = woken;
         }
@@ -121,11 +123,20 @@ impl Writer {
         }
         let segments = state.catalog.releasable(self.active.id);
         if !segments.is_empty() {
-            let sequence = state.queue.front().map_or(state.front.sequence, |first| first.sequence - 1);
+            let sequence = state
+                .queue
+                .front()
+                .map_or(state.front.sequence, |first| first.sequence - 1);
             let op = Op::Release { segments };
             let done = Box::new(|_| {});
             // Synced even where entries are not: the files are overwritten next.
-            state.queue.push_front(Queued { sequence, op, need: Need::Synced, bytes: 0, done });
+            state.queue.push_front(Queued {
+                sequence,
+                op,
+                need: Need::Synced,
+                bytes: 0,
+                done,
+            });
             state.urgent += 1;
         }
     }
@@ -134,17 +145,26 @@ impl Writer {
     fn take_batch(&mut self, state: &mut State) -> Next {
         let mut batch: Vec<Queued> = Vec::new();
         let (mut bytes, mut outline_bytes, mut moved) = (0, 0, false);
+        // The index that follows the entries of this batch, which the catalog does not know yet.
+        let mut following: Option<u64> = None;
         while let Some(first) = state.queue.front() {
             let (more, more_outline) = (first.op.disk_bytes(), first.op.outline_bytes());
-            let next_index = match &first.op {
-                Op::Append(records) => records.first().map(|record| record.index),
+            let entries = match &first.op {
+                Op::Append(records) => records.first().zip(records.last()).map(|(a, z)| (a.index, z.index + 1)),
                 _ => None,
             };
-            let follows = next_index.is_none_or(|index| !moved && state.catalog.accepts(self.active.id, index));
+            let follows = entries.is_none_or(|(index, _)| match following {
+                _ if moved => false,
+                Some(following) => index <= following,
+                None => state.catalog.accepts(self.active.id, index),
+            });
             if !self.fits(bytes + more, outline_bytes + more_outline) || self.must_roll || !follows {
                 if batch.is_empty() {
                     let seal = record_bytes(more_outline);
-                    return Next::Roll { bytes: more + seal, control: first.op.is_control() };
+                    return Next::Roll {
+                        bytes: more + seal,
+                        control: first.op.is_control(),
+                    };
                 }
                 break;
             }
@@ -152,6 +172,7 @@ impl Writer {
                 break;
             }
             (bytes, outline_bytes, moved) = (bytes + more, outline_bytes + more_outline, moved | first.op.moves_log());
+            following = entries.map(|(_, end)| end).or(following);
             state.urgent -= usize::from(first.need != Need::Lazy);
             batch.extend(state.queue.pop_front());
         }
@@ -195,7 +216,9 @@ impl Writer {
         let outcome = outcome.and_then(|()| self.learn(&layout.events, batch.last().map_or(0, |q| q.sequence)));
         let result = outcome.map_err(|error| {
             self.shared.fail(error.to_string());
-            Error::Failed { reason: self.shared.failure().unwrap_or_default() }
+            Error::Failed {
+                reason: self.shared.failure().unwrap_or_default(),
+            }
         });
         self.answer(batch, result);
     }
@@ -206,10 +229,18 @@ impl Writer {
         let mut released = Vec::new();
         for event in events {
             if let Event::Release { segments } = event {
-                released.extend(segments.iter().filter_map(|id| state.catalog.segments.get(id)).map(|s| s.file.clone()));
+                released.extend(
+                    segments
+                        .iter()
+                        .filter_map(|id| state.catalog.segments.get(id))
+                        .map(|s| s.file.clone()),
+                );
             }
             let id = self.active.id;
-            state.catalog.apply(id, event).map_err(|what| Error::damaged(&self.active.path, self.at, what))?;
+            state
+                .catalog
+                .apply(id, event)
+                .map_err(|what| Error::damaged(&self.active.path, self.at, what))?;
         }
         state.front.tail.evict(self.shared.config.tail_bytes_max(), sequence);
         drop(state);
@@ -249,6 +280,15 @@ impl Writer {
         self.synced = (self.active.id, self.at);
         self.proven = false;
         Ok(())
+    }
+
+    fn close(&mut self) {
+        if self.shared.failure().is_none()
+            && let Err(error) = self.sync()
+        {
+            self.shared.fail(error.to_string());
+        }
+        self.prove();
     }
 
     /// Writes a record that proves the last sync, so that damage of the newest records is not taken for a torn tail.
@@ -308,24 +348,51 @@ impl Writer {
         self.learn(&layout.events, 0)
     }
 
-    /// There is no room for the first operation. Entries depend on each other, so all that are queued fail and the log
-    /// is as it was before them.
+    /// There is no room. Entries depend on each other, so all payloads that are queued fail, and the log is as it was
+    /// before them.
     fn refuse(&mut self, error: Error) {
-        let mut state = self.shared.lock();
-        let state = &mut *state;
-        let appends = matches!(state.queue.front(), Some(Queued { op: Op::Append(_), .. }));
-        let mut refused = Vec::new();
-        if appends {
-            let (entries, others) =
-                state.queue.drain(..).partition::<Vec<_>, _>(|queued| matches!(queued.op, Op::Append(_)));
-            refused = entries;
-            state.queue.extend(others);
-            let later = state.queue.iter().map(|queued| &queued.op);
-            state.front.roll_back(&state.catalog, later);
-        } else {
-            refused.extend(state.queue.pop_front());
-        }
+        let mut guard = self.shared.lock();
+        let state = &mut *guard;
+        let (control, refused) = state
+            .queue
+            .drain(..)
+            .partition::<Vec<_>, _>(|queued| queued.op.is_control());
+        state.queue.extend(control);
         state.urgent = state.queue.iter().filter(|queued| queued.need != Need::Lazy).count();
-        self.refused(refused, error);
+        state
+            .front
+            .roll_back(&state.catalog, state.queue.iter().map(|queued| &queued.op));
+        drop(guard);
+        self.answer(refused, Err(error));
+    }
+
+    /// `batch` could not be written for lack of space although its segment is allocated: the file system copies on
+    /// write. What was written of it must not be read, so the segment ends here.
+    fn put_back(&mut self, batch: Vec<Queued>) {
+        self.must_roll = true;
+        let mut state = self.shared.lock();
+        for queued in batch.into_iter().rev() {
+            state.queue.push_front(queued);
+        }
+        drop(state);
+        self.refuse(Error::Full {
+            dir: self.shared.config.dir.clone(),
+        });
+    }
+}
+
+/// Ends `file` at `at`: its last record says what it did and that `next` follows. `cut`: the file is cut behind it, so
+/// that nothing of a torn tail remains.
+pub(crate) fn seal(file: &SegmentFile, at: u64, outline: &Outline, next: u64, cut: bool) -> Result<(), Error> {
+    let draft = Draft::new(Kind::Seal, outline.encode(next));
+    let len = draft.payload.len() as u32;
+    let layout = Layout::of([draft], file, at, (0, 0))?;
+    layout.write(file)?;
+    let trailer_at = if cut { layout.end } else { file.len() - TRAILER_BYTES };
+    file.write(&file.trailer(trailer_at, at, len), trailer_at)?;
+    if cut {
+        file.cut(trailer_at + TRAILER_BYTES)
+    } else {
+        Ok(())
     }
 }

@@ -14,5 +14,5 @@ pub mod selector;
 pub use destination::{Destination, DestinationKind, ParseDestinationError};
 pub use message::{BodyKind, Encoding, Foreign, Message, Producer};
 pub use selector::{Fields, Selector, SelectorError};
-pub use stored::{StoredError, StoredMessage};
+pub use stored::{Routing, StoredError, StoredMessage};
 pub use value::Value;

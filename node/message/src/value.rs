@@ -85,7 +85,7 @@ impl Value {
             }
             Self::Map(entries) => {
                 out.put_u8(11);
-                out.put_u32_le(entries.len() as u32);
+                put_length(out, entries.len());
                 for (name, value) in entries {
                     put_bytes(out, name.as_bytes());
                     value.encode(out);
@@ -93,7 +93,7 @@ impl Value {
             }
             Self::List(values) => {
                 out.put_u8(12);
-                out.put_u32_le(values.len() as u32);
+                put_length(out, values.len());
                 for value in values {
                     value.encode(out);
                 }
@@ -128,9 +128,9 @@ impl Value {
             9 => Self::Text(take_text(input)?),
             10 => Self::Bytes(take_bytes(input)?),
             11 => {
-                // The count is not trusted for an allocation: each entry takes at least five bytes.
-                let count = input.try_get_u32_le().map_err(short)? as usize;
-                let mut entries = Vec::with_capacity(count.min(input.len() / 5));
+                // The count is not trusted for an allocation: each entry takes at least two bytes.
+                let count = take_length(input)?;
+                let mut entries = Vec::with_capacity(count.min(input.len() / 2));
                 for _ in 0..count {
                     let name = take_text(input)?;
                     entries.push((name, Self::decode_at(input, depth + 1)?));
@@ -138,7 +138,7 @@ impl Value {
                 Self::Map(entries)
             }
             12 => {
-                let count = input.try_get_u32_le().map_err(short)? as usize;
+                let count = take_length(input)?;
                 let mut values = Vec::with_capacity(count.min(input.len()));
                 for _ in 0..count {
                     values.push(Self::decode_at(input, depth + 1)?);
@@ -179,15 +179,37 @@ impl From<&str> for Value {
     }
 }
 
-/// Appends a length (u32, little-endian) and the bytes.
+/// Appends a length (see [`put_length`]) and the bytes.
 pub(crate) fn put_bytes(out: &mut BytesMut, bytes: &[u8]) {
-    out.put_u32_le(bytes.len() as u32);
+    put_length(out, bytes.len());
     out.put_slice(bytes);
+}
+
+/// Appends a length: seven bits a byte, low bits first, the high bit set on all but the last.
+pub(crate) fn put_length(out: &mut BytesMut, mut length: usize) {
+    while length >= 0x80 {
+        out.put_u8(length as u8 | 0x80);
+        length >>= 7;
+    }
+    out.put_u8(length as u8);
+}
+
+/// Takes what [`put_length`] wrote; at most 32 bits.
+pub(crate) fn take_length(input: &mut Bytes) -> Result<usize, StoredError> {
+    let mut length = 0u64;
+    for shift in [0, 7, 14, 21, 28] {
+        let byte = input.try_get_u8().map_err(|_| StoredError::Truncated)?;
+        length |= u64::from(byte & 0x7f) << shift;
+        if byte & 0x80 == 0 {
+            return usize::try_from(length).map_err(|_| StoredError::Truncated);
+        }
+    }
+    Err(StoredError::Truncated)
 }
 
 /// Takes what [`put_bytes`] wrote, sharing the input's memory.
 pub(crate) fn take_bytes(input: &mut Bytes) -> Result<Bytes, StoredError> {
-    let len = input.try_get_u32_le().map_err(|_| StoredError::Truncated)? as usize;
+    let len = take_length(input)?;
     if len > input.len() {
         return Err(StoredError::Truncated);
     }

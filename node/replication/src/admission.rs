@@ -25,7 +25,10 @@ impl Admission {
     pub(crate) fn new(journal: Journal) -> Admission {
         let has_data = journal.log_state().last.is_some() || journal.cell(cell::VOTE).is_some();
         let admitted = has_data || journal.cell(cell::ADMITTED).is_some();
-        Admission { journal, admitted: watch::Sender::new(admitted) }
+        Admission {
+            journal,
+            admitted: watch::Sender::new(admitted),
+        }
     }
 
     pub(crate) fn is_given(&self) -> bool {
@@ -39,12 +42,5 @@ impl Admission {
             self.admitted.send_replace(true);
         }
         Ok(())
-    }
-
-    /// Waits until it is given.
-    pub(crate) async fn given(&self) {
-        let mut admitted = self.admitted.subscribe();
-        // The sender lives as long as `self`.
-        let _ = admitted.wait_for(|admitted| *admitted).await;
     }
 }

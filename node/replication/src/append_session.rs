@@ -112,9 +112,16 @@ where
     }
 
     async fn send(&mut self, connection: &mut Connection, request: AppendEntriesRequest<Types>) -> io::Result<()> {
-        let (term, prev) = (request.vote.leader_id.term, request.prev_log_id.clone());
-        connection.writer.queue(kind::APPEND, &encode_append(request)?).map_err(io::Error::other)?;
-        self.unanswered.push_back(Sent { prev, term, at: Instant::now() });
+        let (term, prev) = (request.vote.leader_id.term, request.prev_log_id);
+        connection
+            .writer
+            .queue(kind::APPEND, &encode_append(request)?)
+            .map_err(io::Error::other)?;
+        self.unanswered.push_back(Sent {
+            prev,
+            term,
+            at: Instant::now(),
+        });
         connection.writer.flush().await.map_err(io::Error::other)
     }
 

@@ -28,7 +28,10 @@ pub struct NodeAddress {
 impl NodeAddress {
     /// A node of which only the peer port is known.
     pub fn new(peer: impl Into<String>) -> NodeAddress {
-        NodeAddress { peer: peer.into(), ..NodeAddress::default() }
+        NodeAddress {
+            peer: peer.into(),
+            ..NodeAddress::default()
+        }
     }
 }
 
@@ -100,6 +103,9 @@ pub struct Config {
     pub append_requests_max: usize,
     /// Bytes of entries in one append request.
     pub append_bytes_max: usize,
+    /// Nothing but votes is written when only so much is left on the disk: at least one segment of the journal, since
+    /// an append that finds no room for another segment would stop the replica.
+    pub disk_reserve_bytes: u64,
     /// How long a message that only moves the commit index waits for a real append to carry it.
     pub commit_hold_ms: u64,
     /// Time-out for a connection to a peer.
@@ -135,6 +141,7 @@ impl Config {
             log_keep_entries: 10_000,
             append_requests_max: 4,
             append_bytes_max: 4 * 1024 * 1024,
+            disk_reserve_bytes: 64 * 1024 * 1024,
             commit_hold_ms: 2,
             dial_timeout_ms: 1_000,
             snapshot_timeout_ms: 600_000,
@@ -145,7 +152,10 @@ impl Config {
     /// Checks the values against each other.
     pub fn validate(&self) -> Result<(), ConfigError> {
         let name_holds = (1..=64).contains(&self.group.len())
-            && self.group.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'));
+            && self
+                .group
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'));
         if !name_holds {
             return Err(ConfigError::GroupName(self.group.clone()));
         }
@@ -195,7 +205,10 @@ impl Config {
             });
         }
         if self.commit_hold_ms >= self.heartbeat_ms {
-            return Err(ConfigError::CommitHold { commit_hold_ms: self.commit_hold_ms, heartbeat_ms: self.heartbeat_ms });
+            return Err(ConfigError::CommitHold {
+                commit_hold_ms: self.commit_hold_ms,
+                heartbeat_ms: self.heartbeat_ms,
+            });
         }
         Ok(())
     }
@@ -265,26 +278,62 @@ mod tests {
 
     #[test]
     fn an_eager_election_is_refused_with_a_cure_that_works() {
-        let mut config = Config { election_timeout_min_ms: 100, ..config() };
-        let Err(ConfigError::ElectionTooEager { least_ms, .. }) = config.validate() else { panic!("accepted") };
+        let mut config = Config {
+            election_timeout_min_ms: 100,
+            ..config()
+        };
+        let Err(ConfigError::ElectionTooEager { least_ms, .. }) = config.validate() else {
+            panic!("accepted")
+        };
         config.election_timeout_min_ms = least_ms;
         assert_eq!(config.validate(), Ok(()));
     }
 
     #[test]
     fn bad_values_name_themselves() {
-        assert_eq!(Config { batch_bytes_max: 0, ..config() }.validate(), Err(ConfigError::Zero("batch_bytes_max")));
+        assert_eq!(
+            Config {
+                batch_bytes_max: 0,
+                ..config()
+            }
+            .validate(),
+            Err(ConfigError::Zero("batch_bytes_max"))
+        );
         assert_eq!(Config { node: 0, ..config() }.validate(), Err(ConfigError::NodeZero));
-        assert!(matches!(Config { group: "a b".into(), ..config() }.validate(), Err(ConfigError::GroupName(_))));
-        let upside_down = Config { election_timeout_max_ms: 250, ..config() };
+        assert!(matches!(
+            Config {
+                group: "a b".into(),
+                ..config()
+            }
+            .validate(),
+            Err(ConfigError::GroupName(_))
+        ));
+        let upside_down = Config {
+            election_timeout_max_ms: 250,
+            ..config()
+        };
         assert!(matches!(upside_down.validate(), Err(ConfigError::ElectionRange { .. })));
-        assert!(matches!(Config { commit_hold_ms: 60, ..config() }.validate(), Err(ConfigError::CommitHold { .. })));
+        assert!(matches!(
+            Config {
+                commit_hold_ms: 60,
+                ..config()
+            }
+            .validate(),
+            Err(ConfigError::CommitHold { .. })
+        ));
     }
 
     #[test]
     fn local_sync_needs_a_group_of_one() {
-        let mut config = Config { sync: Sync::LocalDisk, ..config() };
-        assert_eq!(config.validate(), Ok(()), "with one node, local and quorum are the same");
+        let mut config = Config {
+            sync: Sync::LocalDisk,
+            ..config()
+        };
+        assert_eq!(
+            config.validate(),
+            Ok(()),
+            "with one node, local and quorum are the same"
+        );
         config.members.insert(2, NodeAddress::new("b:1"));
         assert_eq!(config.validate(), Err(ConfigError::SyncUnsupported("local_disk")));
     }

@@ -20,7 +20,11 @@ const MEMBERSHIP: u8 = 0xFE;
 /// The record of an entry.
 pub(crate) fn to_record(entry: Entry) -> io::Result<Record> {
     let (term, index) = term_and_index(&entry.log_id);
-    Ok(Record { term, index, payload: to_payload(entry.payload)? })
+    Ok(Record {
+        term,
+        index,
+        payload: to_payload(entry.payload)?,
+    })
 }
 
 /// The entry of a record; `InvalidData` if it is none.
@@ -49,7 +53,10 @@ pub(crate) fn from_parts(log_id: LogId, payload: Bytes) -> io::Result<Entry> {
         Some(&MEMBERSHIP) => EntryPayload::Membership(serde_json::from_slice(&payload[1..])?),
         Some(version) if *version < 0x80 => EntryPayload::Normal(Batch(payload)),
         Some(kind) => {
-            let text = format!("log entry {} begins with {kind:#04x}, which is no kind of entry", log_id.index);
+            let text = format!(
+                "log entry {} begins with {kind:#04x}, which is no kind of entry",
+                log_id.index
+            );
             return Err(io::Error::new(io::ErrorKind::InvalidData, text));
         }
     };
@@ -72,13 +79,22 @@ pub(crate) fn put_vote(out: &mut BytesMut, vote: &Vote) {
 
 /// Reads what [`put_vote`] wrote.
 pub(crate) fn decode_vote(bytes: &[u8]) -> io::Result<Vote> {
-    let (Some(term), Some(node), Some(&[committed])) =
-        (bytes.first_chunk::<8>(), bytes.get(8..16).and_then(|b| b.first_chunk::<8>()), bytes.get(16..))
-    else {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "a stored vote has the wrong length"));
+    let (Some(term), Some(node), Some(&[committed])) = (
+        bytes.first_chunk::<8>(),
+        bytes.get(8..16).and_then(|b| b.first_chunk::<8>()),
+        bytes.get(16..),
+    ) else {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "a stored vote has the wrong length",
+        ));
     };
     let (term, node) = (u64::from_le_bytes(*term), u64::from_le_bytes(*node));
-    Ok(if committed == 0 { Vote::new(term, node) } else { Vote::new_committed(term, node) })
+    Ok(if committed == 0 {
+        Vote::new(term, node)
+    } else {
+        Vote::new_committed(term, node)
+    })
 }
 
 /// Bytes of an encoded vote.
@@ -95,9 +111,15 @@ pub(crate) fn encode_log_id(log_id: &LogId) -> Bytes {
 
 /// Reads what [`encode_log_id`] wrote.
 pub(crate) fn decode_log_id(bytes: &[u8]) -> io::Result<LogId> {
-    match (bytes.first_chunk::<8>(), bytes.get(8..).and_then(|rest| <&[u8; 8]>::try_from(rest).ok())) {
+    match (
+        bytes.first_chunk::<8>(),
+        bytes.get(8..).and_then(|rest| <&[u8; 8]>::try_from(rest).ok()),
+    ) {
         (Some(term), Some(index)) => Ok(log_id(u64::from_le_bytes(*term), u64::from_le_bytes(*index))),
-        _ => Err(io::Error::new(io::ErrorKind::InvalidData, "a stored log id has the wrong length")),
+        _ => Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "a stored log id has the wrong length",
+        )),
     }
 }
 
@@ -121,13 +143,23 @@ mod tests {
             EntryPayload::Membership(membership),
         ];
         for payload in payloads {
-            let entry = Entry { log_id: log_id(3, 7), payload };
+            let entry = Entry {
+                log_id: log_id(3, 7),
+                payload,
+            };
             let record = to_record(entry.clone()).unwrap();
             assert_eq!((record.term, record.index), (3, 7));
             assert_eq!(from_record(record).unwrap(), entry);
         }
-        let record = to_record(Entry { log_id: log_id(3, 7), payload: EntryPayload::Normal(Batch(batch.clone())) });
-        assert_eq!(record.unwrap().payload.as_ptr(), batch.as_ptr(), "the payload was copied");
+        let record = to_record(Entry {
+            log_id: log_id(3, 7),
+            payload: EntryPayload::Normal(Batch(batch.clone())),
+        });
+        assert_eq!(
+            record.unwrap().payload.as_ptr(),
+            batch.as_ptr(),
+            "the payload was copied"
+        );
     }
 
     #[test]

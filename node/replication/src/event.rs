@@ -22,7 +22,8 @@ pub enum GroupEvent {
         /// In the order of submission.
         results: Vec<Completion>,
     },
-    /// The replica cannot go on: the process must end (non-zero) with this text. Nothing follows it.
+    /// The replica cannot go on: the process must end (non-zero) with this text. The first one counts; failures of
+    /// what was under way may follow.
     Fatal(String),
 }
 

@@ -32,35 +32,49 @@ pub(crate) struct FoundRequest {
     pub(crate) founder: NodeId,
 }
 
-/// `ADMIT`: this node has no data and wants to take part.
+/// `ADMIT`: this node wants to take part, or to vote.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct AdmitRequest {
     pub(crate) node: NodeId,
+    /// False for a node that must not vote before the master has dealt with what it may have forgotten.
+    pub(crate) has_data: bool,
 }
 
 /// How long the founder waits for members that do not answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Between two rounds of questions.
 const ROUND: Duration = Duration::from_millis(100);
+/// Between two requests to be made a voter.
+const REPEAT: Duration = Duration::from_secs(1);
 /// For one question.
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 /// For the master to take a former voter out of the membership.
 const ADMIT_WITHIN: Duration = Duration::from_secs(30);
 
-/// Runs until this node takes part in a group.
+/// Runs until this node votes in a group.
 pub(crate) async fn run(inner: Arc<Inner>) {
     let started = Instant::now();
     loop {
         match round(&inner, started).await {
-            Ok(true) => {
-                inner.set_notice(None);
-                return;
-            }
+            Ok(true) => break,
             Ok(false) => {}
             Err(error) => inner.set_notice(Some(format!("cannot take part in the group yet: {error}"))),
         }
         tokio::time::sleep(ROUND).await;
     }
+    // The master adds a node that has lost its data in several steps, and may be lost itself between any two of them.
+    while !inner.membership().voter_ids().any(|voter| voter == inner.config.node) {
+        inner.set_notice(Some(
+            "this node does not vote: it is not, or not yet, a full member of its group".to_owned(),
+        ));
+        if let Some(master) = inner.master()
+            && let Err(error) = request_admission(&inner, master).await
+        {
+            tracing::debug!(%error, "not admitted");
+        }
+        tokio::time::sleep(REPEAT).await;
+    }
+    inner.set_notice(None);
 }
 
 /// True once this node takes part.
@@ -93,13 +107,17 @@ async fn round(inner: &Arc<Inner>, started: Instant) -> io::Result<bool> {
     let has_majority = answers.len() + 1 > members / 2;
     if answers.len() + 1 < members && !(has_majority && started.elapsed() >= PATIENCE) {
         let missing: Vec<_> = others.keys().filter(|node| !answers.contains(node)).collect();
-        inner.set_notice(Some(format!("founding group '{}': no answer from nodes {missing:?}", inner.config.group)));
+        inner.set_notice(Some(format!(
+            "founding group '{}': no answer from nodes {missing:?}",
+            inner.config.group
+        )));
         return Ok(false);
     }
     let mut agreed = 1;
     for node in answers {
         let mut rpc = rpc(inner, node, &others[&node].peer);
-        let consent = rpc.ask_json(kind::FOUND, &FoundRequest { founder: me });
+        let request = FoundRequest { founder: me };
+        let consent = rpc.ask_json(kind::FOUND, &request);
         if let Ok(Ok(true)) = tokio::time::timeout(ANSWER_WITHIN, consent).await {
             agreed += 1;
         }
@@ -113,14 +131,15 @@ async fn round(inner: &Arc<Inner>, started: Instant) -> io::Result<bool> {
 async fn found(inner: &Arc<Inner>) -> io::Result<()> {
     inner.admission.give().await?;
     tracing::info!(group = inner.config.group, members = ?inner.config.members.keys(), "founding the group");
-    inner.raft.initialize(inner.config.members.clone()).await.map_err(io::Error::other)
+    inner
+        .raft
+        .initialize(inner.config.members.clone())
+        .await
+        .map_err(io::Error::other)
 }
 
 /// Asks everyone at once.
-async fn ask_all(
-    inner: &Arc<Inner>,
-    others: &BTreeMap<&NodeId, &NodeAddress>,
-) -> Vec<(NodeId, io::Result<Knowledge>)> {
+async fn ask_all(inner: &Arc<Inner>, others: &BTreeMap<&NodeId, &NodeAddress>) -> Vec<(NodeId, io::Result<Knowledge>)> {
     let questions = others.iter().map(|(node, address)| async move {
         let mut rpc = rpc(inner, **node, &address.peer);
         let answer = tokio::time::timeout(ANSWER_WITHIN, rpc.ask_json(kind::ASK, &())).await;
@@ -134,16 +153,29 @@ async fn ask_admission(inner: &Arc<Inner>, known: Knowledge) -> io::Result<bool>
     if inner.admission.is_given() {
         return Ok(true);
     }
-    let Some((master, address)) = known.master else {
-        inner.set_notice(Some("this node has no data; waiting for a master to admit it to the group".to_owned()));
+    let Some(master) = known.master else {
+        inner.set_notice(Some(
+            "this node has no data; waiting for a master to admit it to the group".to_owned(),
+        ));
         return Ok(false);
     };
-    inner.set_notice(Some(format!("this node has no data; asking master {master} to admit it to the group")));
-    let mut rpc = rpc(inner, master, &address.peer);
-    let admit = rpc.ask_json::<()>(kind::ADMIT, &AdmitRequest { node: inner.config.node });
-    tokio::time::timeout(ADMIT_WITHIN, admit).await??;
+    inner.set_notice(Some(format!(
+        "this node has no data; asking master {} to admit it to the group",
+        master.0
+    )));
+    request_admission(inner, master).await?;
     inner.admission.give().await?;
     Ok(true)
+}
+
+async fn request_admission(inner: &Arc<Inner>, (master, address): (NodeId, NodeAddress)) -> io::Result<()> {
+    let mut rpc = rpc(inner, master, &address.peer);
+    let request = AdmitRequest {
+        node: inner.config.node,
+        has_data: inner.admission.is_given(),
+    };
+    let admit = rpc.ask_json::<()>(kind::ADMIT, &request);
+    tokio::time::timeout(ADMIT_WITHIN, admit).await?
 }
 
 fn rpc(inner: &Inner, node: NodeId, address: &str) -> Rpc {

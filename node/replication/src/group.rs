@@ -3,13 +3,14 @@
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use ferrymq_broker::{Broker, Place, Settings};
 use ferrymq_journal::Journal;
 use ferrymq_transport::{PeerName, PeerStream, Purpose};
-use openraft::SnapshotPolicy;
+use openraft::async_runtime::watch::WatchReceiver;
+use openraft::{RaftMetrics, SnapshotPolicy};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
@@ -19,7 +20,7 @@ use crate::dial::Dial;
 use crate::event::GroupEvent;
 use crate::identity::{self, IdentityError};
 use crate::lease::Lease;
-use crate::log_store::LogStore;
+use crate::log_store::{LogStore, cell};
 use crate::membership::{self, MembershipError};
 use crate::network::{Links, Network};
 use crate::pipeline::Pipeline;
@@ -28,7 +29,7 @@ use crate::role::Role;
 use crate::state_file::StateFileError;
 use crate::state_machine::StateMachine;
 use crate::status::GroupStatus;
-use crate::types::Raft;
+use crate::types::{Raft, Types};
 use crate::{founding, housekeeping, master, server, status};
 
 /// A running replica. Cheap to clone; all clones are the same replica.
@@ -47,6 +48,9 @@ pub(crate) struct Inner {
     pub(crate) dial: Arc<dyn Dial>,
     pub(crate) role: watch::Sender<Role>,
     pub(crate) pipeline: Arc<Pipeline>,
+    /// Until then this node votes for nobody: before it was restarted it may have acknowledged a master whose lease
+    /// still runs, and it has forgotten when that was (P7).
+    pub(crate) votes_from: Instant,
     /// For the operator; shown in status.
     notice: Mutex<Option<String>>,
     /// Nodes on their way to being voters.
@@ -89,7 +93,8 @@ impl Group {
     /// Starts the replica from what `journal` and `config.dir` hold. A node without data begins to found its group, or
     /// asks to be admitted to it; see [`Group::status`] for how far that is.
     ///
-    /// Must be called inside a tokio runtime. Events come through the receiver, in log order.
+    /// Must be called inside a tokio runtime. Runs until [`Group::shutdown`], even when all clones are dropped. Events
+    /// come through the receiver, in log order.
     pub async fn start(
         config: Config,
         journal: Journal,
@@ -99,9 +104,20 @@ impl Group {
         config.validate()?;
         identity::check(&journal, &config).await?;
         let admission = Admission::new(journal.clone());
+        let has_voted = journal.cell(cell::VOTE).is_some();
+        let silence_ms = if has_voted { config.election_timeout_max_ms } else { 0 };
         let (events, received) = mpsc::unbounded_channel();
-        let replica = Replica::open(journal.clone(), config.dir.clone(), settings, events)?;
-        let lease = Arc::new(Lease::new(config.node, Duration::from_millis(config.election_timeout_min_ms)));
+        let replica = Replica::open(
+            journal.clone(),
+            config.dir.clone(),
+            config.disk_reserve_bytes,
+            settings,
+            events,
+        )?;
+        let lease = Arc::new(Lease::new(
+            config.node,
+            Duration::from_millis(config.election_timeout_min_ms),
+        ));
         let links = Links {
             dial: dial.clone(),
             replica: replica.clone(),
@@ -126,6 +142,7 @@ impl Group {
             admission,
             dial,
             role: watch::Sender::new(Role::Slave { term: 0, master: None }),
+            votes_from: Instant::now() + Duration::from_millis(silence_ms),
             notice: Mutex::new(None),
             joining: Mutex::new(BTreeSet::new()),
             handing_over: AtomicU64::new(0),
@@ -135,7 +152,7 @@ impl Group {
         });
         let tasks = vec![
             tokio::spawn(master::watch(inner.clone())),
-            tokio::spawn(inner.pipeline.clone().run(inner.raft.clone())),
+            tokio::spawn(inner.pipeline.clone().run(inner.raft.clone(), inner.role.subscribe())),
             tokio::spawn(founding::run(inner.clone())),
             tokio::spawn(housekeeping::run(inner.clone())),
         ];
@@ -165,7 +182,7 @@ impl Group {
     }
 
     /// Whether this node's disk has room for that many more bytes: ask before admitting a producer's message. Commands
-    /// are answered with `Failure::Full` only when nothing is left, so that acknowledgements still pass before.
+    /// are answered with `Failure::Full` only when `disk_reserve_bytes` are left, so that acknowledgements still pass.
     pub fn has_room(&self, bytes: u64) -> bool {
         self.inner.replica.journal.has_room(bytes)
     }
@@ -181,7 +198,8 @@ impl Group {
         self.inner.lease.holds()
     }
 
-    /// Looks at the state. Apply waits meanwhile.
+    /// Looks at the state. Apply waits meanwhile. Must not be nested, nor in [`Group::attach`]: the inner one would wait
+    /// for an apply that waits for the outer one.
     pub fn with_broker<R>(&self, look: impl FnOnce(&Broker) -> R) -> R {
         look(&self.inner.replica.read().broker)
     }
@@ -227,9 +245,18 @@ impl Group {
         membership::remove(&self.inner, id).await
     }
 
+    /// Notes that a member has other addresses than before, e.g. after its host or ports changed. Only on the master.
+    pub async fn move_node(&self, id: NodeId, address: NodeAddress) -> Result<(), MembershipError> {
+        membership::move_node(&self.inner, id, address).await
+    }
+
     /// Everybody in the group with their addresses, as replicated.
     pub fn members(&self) -> Vec<(NodeId, NodeAddress)> {
-        self.inner.membership().nodes().map(|(id, address)| (*id, address.clone())).collect()
+        self.inner
+            .membership()
+            .nodes()
+            .map(|(id, address)| (*id, address.clone()))
+            .collect()
     }
 
     /// Everything worth reporting.
@@ -239,7 +266,12 @@ impl Group {
 
     /// Makes a snapshot now, for operators and tests; it happens by itself as configured.
     pub async fn snapshot(&self) -> Result<(), MembershipError> {
-        self.inner.raft.trigger().snapshot().await.map_err(|error| MembershipError::Stopped(error.to_string()))
+        self.inner
+            .raft
+            .trigger()
+            .snapshot()
+            .await
+            .map_err(|error| MembershipError::Stopped(error.to_string()))
     }
 
     /// Stops the replica. What is under way is answered with `Failure::Fatal` or not at all; a master that is to leave
@@ -261,24 +293,51 @@ impl Group {
 impl Inner {
     /// The newest membership known here, committed or not.
     pub(crate) fn membership(&self) -> openraft::Membership<NodeId, NodeAddress> {
-        self.raft.metrics().borrow().membership_config.membership().clone()
+        self.raft
+            .metrics()
+            .borrow_watched()
+            .membership_config
+            .membership()
+            .clone()
     }
 
     /// Who is master, if known here; this node too.
     pub(crate) fn master(&self) -> Option<(NodeId, NodeAddress)> {
         let metrics = self.raft.metrics();
-        let metrics = metrics.borrow();
+        let metrics = metrics.borrow_watched();
         let master = metrics.current_leader?;
         let address = metrics.membership_config.membership().get_node(&master)?;
         Some((master, address.clone()))
     }
 
-    /// From here to the next term this node does not act as master.
-    pub(crate) fn hand_over(&self) {
-        let term = self.raft.metrics().borrow().current_term;
+    /// From here to the next term this node does not act as master. Returns the term.
+    pub(crate) fn hand_over(&self) -> u64 {
+        let term = self.raft.metrics().borrow_watched().current_term;
         self.handing_over.store(term, Ordering::Release);
         self.lease.end();
         self.role.send_replace(Role::Slave { term, master: None });
+        term
+    }
+
+    /// openraft's view of itself.
+    pub(crate) fn metrics(&self) -> RaftMetrics<Types> {
+        self.raft.metrics().borrow_watched().clone()
+    }
+
+    /// Waits for another node to be master of a later term; `None` if the replica ends before.
+    pub(crate) async fn next_master(&self, term: u64) -> Option<NodeId> {
+        let mut metrics = self.raft.metrics();
+        loop {
+            let next = {
+                let now = metrics.borrow_and_update();
+                now.current_leader
+                    .filter(|leader| now.current_term > term && *leader != self.config.node)
+            };
+            if next.is_some() {
+                return next;
+            }
+            metrics.changed().await.ok()?;
+        }
     }
 
     pub(crate) fn is_handing_over(&self, term: u64) -> bool {
@@ -296,7 +355,12 @@ impl Inner {
             Some(failed) if !reason.contains(&failed) => format!("{failed} ({reason})"),
             _ => reason,
         };
-        tracing::error!(group = self.config.group, node = self.config.node, reason, "the replica must stop");
+        tracing::error!(
+            group = self.config.group,
+            node = self.config.node,
+            reason,
+            "the replica must stop"
+        );
         self.replica.tell(GroupEvent::Fatal(reason));
     }
 
@@ -340,5 +404,6 @@ fn raft_config(config: &Config) -> Result<openraft::Config, StartError> {
         enable_leader_restore: Some(false),
         ..openraft::Config::default()
     };
-    raft.validate().map_err(|error| StartError::Replication(error.to_string()))
+    raft.validate()
+        .map_err(|error| StartError::Replication(error.to_string()))
 }

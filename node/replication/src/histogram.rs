@@ -12,7 +12,9 @@ pub(crate) struct Histogram {
 
 impl Default for Histogram {
     fn default() -> Histogram {
-        Histogram { buckets: [const { AtomicU64::new(0) }; BUCKETS] }
+        Histogram {
+            buckets: [const { AtomicU64::new(0) }; BUCKETS],
+        }
     }
 }
 

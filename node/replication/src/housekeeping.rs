@@ -1,10 +1,11 @@
 //! What happens now and then: a snapshot after much log, and living messages moved out of mostly dead segments.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ferrymq_journal::SparseSegment;
+use ferrymq_broker::Broker;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, MissedTickBehavior};
 
@@ -13,8 +14,6 @@ use crate::replica::{Replica, journal_place};
 
 /// How often the amount of log since the last snapshot is looked at.
 const LOOK: Duration = Duration::from_millis(500);
-/// Places moved in one go, so that the journal's writer is not kept from the log.
-const PLACES_MAX: usize = 4096;
 
 /// Runs until the group shuts down.
 pub(crate) async fn run(inner: Arc<Inner>) {
@@ -41,26 +40,46 @@ pub(crate) async fn run(inner: Arc<Inner>) {
 /// Copies what lives in sparse segments forward, after which the journal lets the files go. A slave that installs a
 /// snapshot meanwhile loses nothing: its copies then count for nothing.
 pub(crate) async fn move_stragglers(replica: &Arc<Replica>) -> io::Result<()> {
-    let segments = replica.journal.sparse_segments();
-    for segment in segments {
-        let SparseSegment { first_index, last_index, .. } = segment;
-        let looking = replica.clone();
-        let look = move || {
-            let state = looking.read();
-            // A snapshot that is being sent holds bodies that the state no longer knows.
-            let applied = state.applied.as_ref().map_or(0, |log_id| log_id.index);
-            if looking.is_pinned() || applied < last_index {
-                return Vec::new();
-            }
-            state.broker.live_places(first_index, last_index)
-        };
-        let places = tokio::task::spawn_blocking(look).await.map_err(io::Error::other)?;
-        for some in places.chunks(PLACES_MAX) {
-            let (done, copied) = oneshot::channel();
-            let places = some.iter().copied().map(journal_place).collect();
-            replica.journal.copy_forward(places, Box::new(move |result| drop(done.send(result))));
-            copied.await.map_err(io::Error::other)?.map_err(io::Error::other)?;
-        }
+    let indexes: BTreeSet<u64> = replica
+        .journal
+        .sparse_segments()
+        .into_iter()
+        .flat_map(|s| s.indexes)
+        .collect();
+    if indexes.is_empty() {
+        return Ok(());
     }
-    Ok(())
+    let looking = replica.clone();
+    let look = move || {
+        let state = looking.read();
+        // A snapshot that is being sent holds bodies that the state no longer knows.
+        if looking.is_pinned() {
+            Vec::new()
+        } else {
+            references(&state.broker, &indexes)
+        }
+    };
+    let places = tokio::task::spawn_blocking(look).await.map_err(io::Error::other)?;
+    if places.is_empty() {
+        return Ok(());
+    }
+    tracing::debug!(places = places.len(), "moving living messages out of sparse segments");
+    let (done, copied) = oneshot::channel();
+    replica
+        .journal
+        .copy_forward(places, Box::new(move |result| drop(done.send(result))));
+    copied.await.map_err(io::Error::other)?.map_err(io::Error::other)
+}
+
+/// Every reference into these entries; a message on several backlogs counts once for each.
+fn references(broker: &Broker, indexes: &BTreeSet<u64>) -> Vec<ferrymq_journal::Place> {
+    let places = broker
+        .queues()
+        .iter()
+        .flat_map(|queue| queue.iter_from(0))
+        .map(|(_, slot)| slot.place);
+    places
+        .filter(|place| indexes.contains(&place.index))
+        .map(journal_place)
+        .collect()
 }

@@ -41,11 +41,18 @@ pub(crate) async fn check(journal: &Journal, config: &Config) -> Result<(), Iden
     let (group, node) = (config.group.clone(), config.node);
     let Some(found) = journal.cell(cell::IDENTITY) else {
         let identity = serde_json::to_vec(&Identity { group, node }).map_err(|error| mark(&error))?;
-        return put_cell(journal, cell::IDENTITY, Bytes::from(identity)).await.map_err(|error| mark(&error));
+        return put_cell(journal, cell::IDENTITY, Bytes::from(identity))
+            .await
+            .map_err(|error| mark(&error));
     };
     let found: Identity = serde_json::from_slice(&found).map_err(|error| mark(&error))?;
     if found.group == group && found.node == node {
         return Ok(());
     }
-    Err(IdentityError::Foreign { group, node, found_group: found.group, found_node: found.node })
+    Err(IdentityError::Foreign {
+        group,
+        node,
+        found_group: found.group,
+        found_node: found.node,
+    })
 }

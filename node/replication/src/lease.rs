@@ -38,7 +38,11 @@ impl Lease {
             started: Instant::now(),
             lasts_micros: lasts.as_micros() as u64,
             until_micros: AtomicU64::new(0),
-            answers: Mutex::new(Answers { term: None, voters: Vec::new(), sent_micros: BTreeMap::new() }),
+            answers: Mutex::new(Answers {
+                term: None,
+                voters: Vec::new(),
+                sent_micros: BTreeMap::new(),
+            }),
         }
     }
 
@@ -82,11 +86,19 @@ impl Lease {
     pub(crate) fn heard_ms_ago(&self) -> BTreeMap<NodeId, u64> {
         let now = self.now_micros();
         let answers = self.lock();
-        answers.sent_micros.iter().map(|(node, sent)| (*node, now.saturating_sub(*sent) / 1000)).collect()
+        answers
+            .sent_micros
+            .iter()
+            .map(|(node, sent)| (*node, now.saturating_sub(*sent) / 1000))
+            .collect()
     }
 
     fn renew(&self, answers: &Answers) {
-        let oldest = answers.voters.iter().map(|voters| self.majority_since(voters, &answers.sent_micros)).min();
+        let oldest = answers
+            .voters
+            .iter()
+            .map(|voters| self.majority_since(voters, &answers.sent_micros))
+            .min();
         let until = match oldest.flatten() {
             None => 0,
             Some(u64::MAX) => u64::MAX,
@@ -99,7 +111,13 @@ impl Lease {
     fn majority_since(&self, voters: &BTreeSet<NodeId>, sent_micros: &BTreeMap<NodeId, u64>) -> Option<u64> {
         let mut since: Vec<u64> = voters
             .iter()
-            .filter_map(|node| if *node == self.me { Some(u64::MAX) } else { sent_micros.get(node).copied() })
+            .filter_map(|node| {
+                if *node == self.me {
+                    Some(u64::MAX)
+                } else {
+                    sent_micros.get(node).copied()
+                }
+            })
             .collect();
         since.sort_unstable_by(|a, b| b.cmp(a));
         since.get(voters.len() / 2).copied()
@@ -146,7 +164,10 @@ mod tests {
         lease.begin(5, vec![set(&[1, 2, 3, 4, 5])]);
         assert!(!lease.holds(), "answers of an earlier term");
 
-        let short = Lease { started: now - Duration::from_secs(60), ..Lease::new(1, Duration::from_millis(250)) };
+        let short = Lease {
+            started: now - Duration::from_secs(60),
+            ..Lease::new(1, Duration::from_millis(250))
+        };
         short.begin(1, vec![set(&[1, 2, 3])]);
         short.answered(2, 1, now - Duration::from_secs(1));
         assert!(!short.holds(), "sent longer ago than the lease lasts");

@@ -8,37 +8,39 @@ pub mod config;
 mod group;
 
 pub mod event;
-pub mod role;
 mod pipeline;
+pub mod role;
 
-mod types;
 mod entry;
-mod log_store;
 mod log_reader;
+mod log_store;
+mod types;
 
-mod state_machine;
 mod replica;
-mod state_file;
 mod snapshot;
+mod state_file;
+mod state_machine;
 
-pub mod purpose;
-mod dial;
-mod wire;
-mod rpc;
-mod network;
 mod append_session;
+mod dial;
+mod network;
+pub mod purpose;
+mod rpc;
 mod server;
+mod wire;
 
-mod identity;
 mod admission;
 mod founding;
-mod master;
-mod lease;
-mod membership;
 mod housekeeping;
+mod identity;
+mod lease;
+mod master;
+mod membership;
 
 mod histogram;
 pub mod status;
+#[cfg(test)]
+mod suite;
 
 pub use config::{Config, ConfigError, NodeAddress, NodeId, Sync};
 pub use dial::{Dial, PeerDial};

@@ -4,7 +4,7 @@ use std::fmt::Debug;
 use std::io;
 use std::ops::{Bound, RangeBounds};
 
-use ferrymq_journal::Journal;
+use ferrymq_journal::{Error, Journal};
 use futures_util::stream::{self, Stream, StreamExt};
 use openraft::OptionalSend;
 use openraft::storage::RaftLogReader;
@@ -22,14 +22,43 @@ pub(crate) struct LogReader {
 
 impl LogReader {
     pub(crate) fn new(journal: Journal, read_bytes_max: usize) -> LogReader {
-        LogReader { journal, read_bytes_max }
+        LogReader {
+            journal,
+            read_bytes_max,
+        }
+    }
+
+    /// Where the log begins: behind what is purged, otherwise at 0. openraft allows a log that begins later without a
+    /// purge, though it never makes one, so that is searched for.
+    fn first_index(&self) -> u64 {
+        let log = self.journal.log_state();
+        if let Some((_, purged)) = log.purged {
+            return purged + 1;
+        }
+        let is_missing = |index: u64| matches!(self.journal.read_log(index, index + 1, 0), Err(Error::Gone { .. }));
+        let (mut first, mut end) = (0, log.last.map_or(0, |(_, last)| last));
+        if !is_missing(0) {
+            return 0;
+        }
+        while first < end {
+            let middle = first + (end - first) / 2;
+            if is_missing(middle) {
+                first = middle + 1
+            } else {
+                end = middle
+            }
+        }
+        first
     }
 
     fn read(&self, from: u64, to_exclusive: u64, bytes_max: usize) -> io::Result<Vec<Entry>> {
         if from >= to_exclusive {
             return Ok(Vec::new());
         }
-        let records = self.journal.read_log(from, to_exclusive, bytes_max).map_err(io::Error::other)?;
+        let records = self
+            .journal
+            .read_log(from, to_exclusive, bytes_max)
+            .map_err(io::Error::other)?;
         records.into_iter().map(from_record).collect()
     }
 }
@@ -39,12 +68,16 @@ impl RaftLogReader<Types> for LogReader {
     where
         RB: RangeBounds<u64> + Clone + Debug + OptionalSend,
     {
+        // A range means what is there of it; the other methods must not skip what is purged.
         let (from, to_exclusive) = bounds(&range);
-        self.read(from, to_exclusive, usize::MAX)
+        self.read(from.max(self.first_index()), to_exclusive, usize::MAX)
     }
 
     async fn read_vote(&mut self) -> io::Result<Option<Vote>> {
-        self.journal.cell(cell::VOTE).map(|value| decode_vote(&value)).transpose()
+        self.journal
+            .cell(cell::VOTE)
+            .map(|value| decode_vote(&value))
+            .transpose()
     }
 
     /// What one append request carries.

@@ -37,7 +37,10 @@ pub(crate) struct LogStore {
 
 impl LogStore {
     pub(crate) fn new(journal: Journal, read_bytes_max: usize) -> LogStore {
-        LogStore { journal, read_bytes_max }
+        LogStore {
+            journal,
+            read_bytes_max,
+        }
     }
 }
 
@@ -47,8 +50,14 @@ impl RaftLogStorage<Types> for LogStore {
     async fn get_log_state(&mut self) -> io::Result<LogState<Types>> {
         let state = self.journal.log_state();
         let last_purged_log_id = state.purged.map(|(term, index)| log_id(term, index));
-        let last_log_id = state.last.map(|(term, index)| log_id(term, index)).or(last_purged_log_id.clone());
-        Ok(LogState { last_purged_log_id, last_log_id })
+        let last_log_id = state
+            .last
+            .map(|(term, index)| log_id(term, index))
+            .or(last_purged_log_id);
+        Ok(LogState {
+            last_purged_log_id,
+            last_log_id,
+        })
     }
 
     async fn get_log_reader(&mut self) -> LogReader {
@@ -83,7 +92,10 @@ impl RaftLogStorage<Types> for LogStore {
         I::IntoIter: OptionalSend,
     {
         let records = entries.into_iter().map(to_record).collect::<io::Result<Vec<_>>>()?;
-        self.journal.append(records, Box::new(move |result| flushed.io_completed(result.map_err(io::Error::other))));
+        self.journal.append(
+            records,
+            Box::new(move |result| flushed.io_completed(result.map_err(io::Error::other))),
+        );
         Ok(())
     }
 

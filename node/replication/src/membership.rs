@@ -1,6 +1,6 @@
 //! Changing who belongs to the group, and handing mastership over. All of it happens on the master.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -54,9 +54,17 @@ async fn join(inner: &Arc<Inner>, id: NodeId, address: NodeAddress) -> Result<()
         return Err(MembershipError::InProgress);
     }
     let joined = async {
-        inner.raft.add_learner(id, address, true).await.map_err(|error| refused(inner, error))?;
+        inner
+            .raft
+            .add_learner(id, address, true)
+            .await
+            .map_err(|error| refused(inner, error))?;
         let voter = ChangeMembers::AddVoterIds(BTreeSet::from([id]));
-        inner.raft.change_membership(voter, false).await.map_err(|error| refused(inner, error))
+        inner
+            .raft
+            .change_membership(voter, false)
+            .await
+            .map_err(|error| refused(inner, error))
     }
     .await;
     inner.joining().remove(&id);
@@ -75,31 +83,69 @@ pub(crate) async fn remove(inner: &Arc<Inner>, id: NodeId) -> Result<(), Members
     }
     let ids = BTreeSet::from([id]);
     let is_voter = membership.voter_ids().any(|voter| voter == id);
-    let change = if is_voter { ChangeMembers::RemoveVoters(ids) } else { ChangeMembers::RemoveNodes(ids) };
-    inner.raft.change_membership(change, false).await.map(drop).map_err(|error| refused(inner, error))
+    let change = if is_voter {
+        ChangeMembers::RemoveVoters(ids)
+    } else {
+        ChangeMembers::RemoveNodes(ids)
+    };
+    inner
+        .raft
+        .change_membership(change, false)
+        .await
+        .map(drop)
+        .map_err(|error| refused(inner, error))
 }
 
-/// Lets a node without data take part. If it was a member, it is taken out first, so that nothing counts on what it has
-/// forgotten, and then joins anew.
-pub(crate) async fn admit(inner: &Arc<Inner>, id: NodeId) -> Result<(), MembershipError> {
+/// Lets a node take part. Without data it may have forgotten what it voted and acknowledged, so if it was a member it
+/// is taken out first, and joins anew when nothing counts on it any more. With data it may be one whose joining was cut
+/// short. A node that is no member is only let in here if the configuration names it; otherwise an operator adds it.
+pub(crate) async fn admit(inner: &Arc<Inner>, id: NodeId, has_data: bool) -> Result<(), MembershipError> {
     ensure_master(inner)?;
     let linearizable = inner.raft.ensure_linearizable(ReadPolicy::ReadIndex).await;
     linearizable.map_err(|_| MembershipError::NotMaster(None))?;
     if inner.joining().contains(&id) {
         return Ok(());
     }
-    let Some(address) = inner.membership().get_node(&id).cloned() else {
-        return Ok(()); // An operator adds it.
-    };
-    tracing::warn!(node = id, "a member has lost its data; it joins anew");
-    remove(inner, id).await?;
-    let inner = inner.clone();
-    tokio::spawn(async move {
-        if let Err(error) = join(&inner, id, address).await {
-            tracing::error!(node = id, %error, "a member that has lost its data could not join anew: add it by hand");
+    let membership = inner.membership();
+    let is_voter = membership.voter_ids().any(|voter| voter == id);
+    let address = match membership.get_node(&id) {
+        Some(_) if has_data && is_voter => None,
+        Some(address) if has_data => Some(address.clone()),
+        Some(address) => {
+            tracing::warn!(node = id, "a member has lost its data; it joins anew");
+            remove(inner, id).await?;
+            Some(address.clone())
         }
-    });
+        None if has_data => None, // It was removed.
+        None => inner.config.members.get(&id).cloned(),
+    };
+    if let Some(address) = address {
+        let inner = inner.clone();
+        tokio::spawn(async move {
+            if let Err(error) = join(&inner, id, address).await {
+                tracing::warn!(node = id, %error, "a node could not join; it will ask again");
+            }
+        });
+    }
     Ok(())
+}
+
+/// Notes new addresses of a member.
+pub(crate) async fn move_node(inner: &Arc<Inner>, id: NodeId, address: NodeAddress) -> Result<(), MembershipError> {
+    ensure_master(inner)?;
+    match inner.membership().get_node(&id) {
+        None => Err(MembershipError::Unknown(id)),
+        Some(known) if *known == address => Ok(()),
+        Some(_) => {
+            let change = ChangeMembers::SetNodes(BTreeMap::from([(id, address)]));
+            inner
+                .raft
+                .change_membership(change, false)
+                .await
+                .map(drop)
+                .map_err(|error| refused(inner, error))
+        }
+    }
 }
 
 /// Hands over to `to`, or to the voter that has caught up best.
@@ -113,15 +159,12 @@ pub(crate) async fn step_down(inner: &Arc<Inner>, to: Option<NodeId>) -> Result<
         None => best_caught_up(inner, &voters).ok_or(MembershipError::NoSuccessor)?,
     };
     // The successor does not wait for this master's lease to run out, so the lease ends here and now (P7).
-    inner.hand_over();
+    let term = inner.hand_over();
     let stopped = |error: openraft::errors::Fatal<Types>| MembershipError::Stopped(error.to_string());
     inner.raft.trigger().transfer_leader(to).await.map_err(stopped)?;
     let patience = Duration::from_millis(2 * inner.config.election_timeout_max_ms);
-    let mut metrics = inner.raft.metrics();
-    let term = metrics.borrow().current_term;
-    let taken = metrics.wait_for(|m| m.current_term > term && m.current_leader.is_some_and(|leader| leader != me));
-    if let Ok(Ok(metrics)) = tokio::time::timeout(patience, taken).await {
-        return Ok(metrics.current_leader.unwrap_or(to));
+    if let Ok(master) = tokio::time::timeout(patience, inner.next_master(term)).await {
+        return Ok(master.unwrap_or(to));
     }
     // openraft proposes nothing more in this term; a new term ends that, whoever wins it.
     inner.raft.trigger().elect(false).await.map_err(stopped)?;
@@ -129,15 +172,28 @@ pub(crate) async fn step_down(inner: &Arc<Inner>, to: Option<NodeId>) -> Result<
 }
 
 fn best_caught_up(inner: &Inner, voters: &BTreeSet<NodeId>) -> Option<NodeId> {
-    let metrics = inner.raft.metrics().borrow().clone();
-    let matched = |id: &NodeId| metrics.replication.as_ref().and_then(|all| all.get(id).cloned().flatten());
+    let metrics = inner.metrics();
+    let matched = |id: &NodeId| {
+        metrics
+            .replication
+            .as_ref()
+            .and_then(|all| all.get(id).cloned().flatten())
+    };
     let heard_ms = inner.lease.heard_ms_ago();
-    let is_alive = |id: &&NodeId| heard_ms.get(id).is_some_and(|ago| *ago < inner.config.election_timeout_min_ms);
+    let is_alive = |id: &&NodeId| {
+        heard_ms
+            .get(id)
+            .is_some_and(|ago| *ago < inner.config.election_timeout_min_ms)
+    };
     voters.iter().filter(is_alive).max_by_key(|id| matched(id)).copied()
 }
 
 fn ensure_master(inner: &Inner) -> Result<(), MembershipError> {
-    if inner.role.borrow().is_master() { Ok(()) } else { Err(MembershipError::NotMaster(inner.master().map(|m| m.0))) }
+    if inner.role.borrow().is_master() {
+        Ok(())
+    } else {
+        Err(MembershipError::NotMaster(inner.master().map(|m| m.0)))
+    }
 }
 
 fn refused(inner: &Inner, error: RaftError<Types, ClientWriteError<Types>>) -> MembershipError {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::stream::{self, Stream, StreamExt};
+use openraft::OptionalSend;
 use openraft::base::{BoxFuture, BoxStream};
 use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable};
 use openraft::network::{
@@ -15,7 +16,6 @@ use openraft::raft::{
     AppendEntriesRequest, SnapshotResponse, StreamAppendResult, TransferLeaderRequest, TransferLeaderResponse,
     VoteRequest, VoteResponse,
 };
-use openraft::OptionalSend;
 
 use crate::append_session::AppendSession;
 use crate::config::{NodeAddress, NodeId};
@@ -71,7 +71,14 @@ impl RaftNetworkFactory<Types> for Network {
 impl Peer {
     fn new(links: Arc<Links>, target: NodeId, node: &NodeAddress, for_heartbeats: bool) -> Peer {
         let rpc = Rpc::new(links.dial.clone(), target, node.peer.clone());
-        Peer { links, target, address: node.peer.clone(), for_heartbeats, append: None, rpc }
+        Peer {
+            links,
+            target,
+            address: node.peer.clone(),
+            for_heartbeats,
+            append: None,
+            rpc,
+        }
     }
 
     /// The kept append connection, or a new one.
@@ -79,14 +86,18 @@ impl Peer {
         match self.append.take() {
             Some(connection) => Ok(connection),
             None => {
-                let stream = self.links.dial.dial(self.target, &self.address, purpose::APPEND).await?;
+                let stream = self
+                    .links
+                    .dial
+                    .dial(self.target, &self.address, purpose::APPEND)
+                    .await?;
                 Ok(Connection::new(stream))
             }
         }
     }
 
     async fn heartbeat(&mut self, request: AppendEntriesRequest<Types>) -> io::Result<StreamAppendResult<Types>> {
-        let (term, prev) = (request.vote.leader_id.term, request.prev_log_id.clone());
+        let (term, prev) = (request.vote.leader_id.term, request.prev_log_id);
         let sent = Instant::now();
         match self.rpc.ask(kind::APPEND, &encode_append(request)?).await? {
             (kind::APPENDED, answer) => {
@@ -106,16 +117,22 @@ impl Peer {
     }
 
     async fn send_snapshot(&self, vote: Vote, snapshot: SnapshotOf) -> io::Result<SnapshotResponse<Types>> {
-        let stream = self.links.dial.dial(self.target, &self.address, purpose::SNAPSHOT).await?;
+        let stream = self
+            .links
+            .dial
+            .dial(self.target, &self.address, purpose::SNAPSHOT)
+            .await?;
         let mut connection = Connection::new(stream);
         let replica = &self.links.replica;
         let sent = snapshot::send(&mut connection.writer, replica, vote, snapshot.meta, snapshot.snapshot).await;
         // When the other side refuses half-way, its reason tells more than the broken pipe.
         match connection.reader.read().await {
             Ok(Some((kind::ANSWER, answer))) => from_json(&answer),
-            Ok(Some((kind::REFUSED, reason))) => {
-                Err(io::Error::other(format!("node {} refuses the snapshot: {}", self.target, String::from_utf8_lossy(&reason))))
-            }
+            Ok(Some((kind::REFUSED, reason))) => Err(io::Error::other(format!(
+                "node {} refuses the snapshot: {}",
+                self.target,
+                String::from_utf8_lossy(&reason)
+            ))),
             Ok(Some((other, _))) => Err(unexpected(other)),
             Ok(None) => sent.and(Err(io::ErrorKind::UnexpectedEof.into())),
             Err(error) => sent.and(Err(io::Error::other(error))),
@@ -140,7 +157,10 @@ impl NetStreamAppend<Types> for Peer {
                 let answer = self.heartbeat(request).await.map_err(|error| unreachable_peer(&error));
                 return Ok(stream::once(async { answer }).boxed());
             }
-            let connection = self.append_connection().await.map_err(|error| unreachable_peer(&error))?;
+            let connection = self
+                .append_connection()
+                .await
+                .map_err(|error| unreachable_peer(&error))?;
             let session = AppendSession::new(self, connection, input);
             let answers = stream::unfold(session, |mut session| async move {
                 session.next().await.map(|answer| (answer, session))
@@ -151,8 +171,15 @@ impl NetStreamAppend<Types> for Peer {
 }
 
 impl NetVote<Types> for Peer {
-    async fn vote(&mut self, request: VoteRequest<Types>, _: RPCOption) -> Result<VoteResponse<Types>, RPCError<Types>> {
-        self.rpc.ask_json(kind::VOTE, &request).await.map_err(|error| unreachable_peer(&error))
+    async fn vote(
+        &mut self,
+        request: VoteRequest<Types>,
+        _: RPCOption,
+    ) -> Result<VoteResponse<Types>, RPCError<Types>> {
+        self.rpc
+            .ask_json(kind::VOTE, &request)
+            .await
+            .map_err(|error| unreachable_peer(&error))
     }
 
     /// An error when unreachable: no answer is no consent.
@@ -161,7 +188,10 @@ impl NetVote<Types> for Peer {
         request: VoteRequest<Types>,
         _: RPCOption,
     ) -> Result<VoteResponse<Types>, RPCError<Types>> {
-        self.rpc.ask_json(kind::PRE_VOTE, &request).await.map_err(|error| unreachable_peer(&error))
+        self.rpc
+            .ask_json(kind::PRE_VOTE, &request)
+            .await
+            .map_err(|error| unreachable_peer(&error))
     }
 }
 
@@ -171,7 +201,10 @@ impl NetTransferLeader<Types> for Peer {
         request: TransferLeaderRequest<Types>,
         _: RPCOption,
     ) -> Result<TransferLeaderResponse<Types>, RPCError<Types>> {
-        self.rpc.ask_json(kind::TRANSFER, &request).await.map_err(|error| unreachable_peer(&error))
+        self.rpc
+            .ask_json(kind::TRANSFER, &request)
+            .await
+            .map_err(|error| unreachable_peer(&error))
     }
 }
 

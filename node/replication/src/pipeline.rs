@@ -11,12 +11,13 @@ use std::time::Instant;
 use bytes::Bytes;
 use ferrymq_broker::{BatchBuilder, Outcome};
 use openraft::errors::ClientWriteError;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use crate::config::Config;
 use crate::event::{Completion, Failure, GroupEvent};
 use crate::histogram::Histogram;
 use crate::replica::Replica;
+use crate::role::Role;
 use crate::state_machine::applied_event;
 use crate::status::BatchStatus;
 use crate::types::{Answer, Batch, Raft, Reply, Written};
@@ -78,7 +79,8 @@ impl Pipeline {
             for (command, token) in commands {
                 self.backlog_bytes.fetch_add(command.len(), Ordering::Relaxed);
                 let open = &queue.open;
-                let is_full = open.batch.len() + command.len() > self.bytes_max || open.tokens.len() >= self.commands_max;
+                let is_full =
+                    open.batch.len() + command.len() > self.bytes_max || open.tokens.len() >= self.commands_max;
                 if is_full && !open.tokens.is_empty() {
                     let full = std::mem::take(&mut queue.open);
                     queue.full.push_back(full);
@@ -95,12 +97,21 @@ impl Pipeline {
     }
 
     /// Proposes what gathers, for as long as the replica runs.
-    pub(crate) async fn run(self: Arc<Self>, raft: Raft) {
+    pub(crate) async fn run(self: Arc<Self>, raft: Raft, mut role: watch::Receiver<Role>) {
         loop {
-            self.wake.notified().await;
-            while let Some(gathered) = self.next() {
+            tokio::select! {
+                () = self.wake.notified() => {}
+                // Not being master any more, or not for sure, answers what waits behind stuck proposals.
+                Ok(()) = role.changed() => {}
+            }
+            let is_master = role.borrow_and_update().is_master();
+            while let Some(gathered) = self.next(is_master) {
                 let (payload, answer) = self.clone().proposal(gathered);
-                if !self.replica.journal.has_room(payload.len() as u64) {
+                if !is_master {
+                    answer.fail(Failure::NotMaster);
+                    continue;
+                }
+                if !self.replica.has_room_for_log(payload.len()) {
                     answer.fail(Failure::Full);
                     continue;
                 }
@@ -113,15 +124,19 @@ impl Pipeline {
         }
     }
 
-    /// The next batch, unless enough are under way.
-    fn next(&self) -> Option<Gathered> {
-        if self.in_flight.load(Ordering::Acquire) >= self.in_flight_max {
+    /// The next batch, unless enough are under way to wait for.
+    fn next(&self, is_master: bool) -> Option<Gathered> {
+        if is_master && self.in_flight.load(Ordering::Acquire) >= self.in_flight_max {
             return None;
         }
         let mut queue = self.lock();
         queue.full.pop_front().or_else(|| {
             let is_empty = queue.open.tokens.is_empty();
-            if is_empty { None } else { Some(std::mem::take(&mut queue.open)) }
+            if is_empty {
+                None
+            } else {
+                Some(std::mem::take(&mut queue.open))
+            }
         })
     }
 
@@ -130,8 +145,18 @@ impl Pipeline {
         let bytes = gathered.batch.len() - header;
         let payload = gathered.batch.finish();
         self.in_flight.fetch_add(1, Ordering::AcqRel);
-        let proposed = Proposed { tokens: gathered.tokens, bytes, started: Instant::now() };
-        (payload, Proposal { pipeline: self, proposed })
+        let proposed = Proposed {
+            tokens: gathered.tokens,
+            bytes,
+            started: Instant::now(),
+        };
+        (
+            payload,
+            Proposal {
+                pipeline: self,
+                proposed,
+            },
+        )
     }
 
     pub(crate) fn status(&self) -> BatchStatus {
@@ -168,19 +193,30 @@ impl Proposal {
     fn applied(self, reply: Reply) {
         let (pipeline, proposed) = (&self.pipeline, &self.proposed);
         pipeline.latency.record(proposed.started.elapsed());
-        pipeline.commands.fetch_add(proposed.tokens.len() as u64, Ordering::Relaxed);
-        pipeline.replica.tell(applied_event(reply, |outcomes| results(&proposed.tokens, outcomes)));
+        pipeline
+            .commands
+            .fetch_add(proposed.tokens.len() as u64, Ordering::Relaxed);
+        pipeline
+            .replica
+            .tell(applied_event(reply, |outcomes| results(&proposed.tokens, outcomes)));
         self.finish();
     }
 
     fn fail(self, failure: Failure) {
-        let results = self.proposed.tokens.iter().map(|token| (*token, Err(failure))).collect();
+        let results = self
+            .proposed
+            .tokens
+            .iter()
+            .map(|token| (*token, Err(failure)))
+            .collect();
         self.pipeline.replica.tell(GroupEvent::Done { results });
         self.finish();
     }
 
     fn finish(self) {
-        self.pipeline.backlog_bytes.fetch_sub(self.proposed.bytes, Ordering::Relaxed);
+        self.pipeline
+            .backlog_bytes
+            .fetch_sub(self.proposed.bytes, Ordering::Relaxed);
         self.pipeline.in_flight.fetch_sub(1, Ordering::AcqRel);
         self.pipeline.wake.notify_one();
     }
@@ -188,6 +224,9 @@ impl Proposal {
 
 /// The broker gives one outcome per command; a missing one would be its mistake and must not look like success.
 fn results(tokens: &[u64], outcomes: Vec<Outcome>) -> Vec<Completion> {
-    let outcomes = outcomes.into_iter().map(Ok).chain(std::iter::repeat_with(|| Err(Failure::Unknown)));
+    let outcomes = outcomes
+        .into_iter()
+        .map(Ok)
+        .chain(std::iter::repeat_with(|| Err(Failure::Unknown)));
     tokens.iter().copied().zip(outcomes).collect()
 }

@@ -21,6 +21,7 @@ pub(crate) struct Replica {
     pub(crate) journal: Journal,
     /// Where state files lie.
     pub(crate) dir: PathBuf,
+    disk_reserve_bytes: u64,
     settings: Settings,
     state: RwLock<State>,
     /// Whether effects are wanted. Only changes while the lock is held, so never in the middle of an apply.
@@ -41,13 +42,13 @@ pub(crate) struct State {
     counts: u64,
 }
 
-/// The state at one moment, and where its bodies lie.
+/// The state at one moment.
 pub(crate) struct View {
     pub(crate) log_id: LogId,
     pub(crate) membership: StoredMembership,
     pub(crate) state: Bytes,
-    /// The bodies that the state refers to, held in the journal until this is dropped.
-    pub(crate) bodies: Pin,
+    /// The bodies that the state refers to, if asked for, held in the journal until this is dropped.
+    pub(crate) bodies: Option<Pin>,
 }
 
 /// Keeps bodies in the journal that the state may have let go of meanwhile.
@@ -63,11 +64,16 @@ impl Replica {
     pub(crate) fn open(
         journal: Journal,
         dir: PathBuf,
+        disk_reserve_bytes: u64,
         settings: Settings,
         events: mpsc::UnboundedSender<GroupEvent>,
     ) -> Result<Arc<Replica>, StateFileError> {
         let log = journal.log_state();
-        let newest = open_newest(&dir, log.purged.map(|(_, index)| index), log.last.map(|(_, index)| index))?;
+        let newest = open_newest(
+            &dir,
+            log.purged.map(|(_, index)| index),
+            log.last.map(|(_, index)| index),
+        )?;
         let state = match newest {
             None => State {
                 broker: Broker::new(settings.clone()),
@@ -86,6 +92,7 @@ impl Replica {
         Ok(Arc::new(Replica {
             journal,
             dir,
+            disk_reserve_bytes,
             settings,
             state: RwLock::new(state),
             attached: AtomicBool::new(false),
@@ -140,25 +147,45 @@ impl Replica {
     }
 
     /// The state now, encoded. Takes time in proportion to the state; `None` before the first entry.
-    pub(crate) fn view(self: &Arc<Self>) -> Option<View> {
+    pub(crate) fn view(self: &Arc<Self>, with_bodies: bool) -> Option<View> {
         let state = self.read();
-        let log_id = state.applied.clone()?;
-        let bodies = self.pin(&state);
-        Some(View { log_id, membership: state.membership.clone(), state: state.broker.encode().into(), bodies })
+        let log_id = state.applied?;
+        let bodies = with_bodies.then(|| self.pin(&state));
+        Some(View {
+            log_id,
+            membership: state.membership.clone(),
+            state: state.broker.encode().into(),
+            bodies,
+        })
     }
 
     fn pin(self: &Arc<Self>, state: &State) -> Pin {
-        let indexes: Vec<u64> = state.broker.live_counts().into_iter().map(|(index, ..)| index).collect();
+        let indexes: Vec<u64> = state
+            .broker
+            .live_counts()
+            .into_iter()
+            .map(|(index, ..)| index)
+            .collect();
         for index in &indexes {
             self.journal.adjust_live(*index, 1, 0);
         }
         self.pins.fetch_add(1, Ordering::AcqRel);
-        Pin { replica: self.clone(), counts: state.counts, indexes, places: state.broker.live_places(0, u64::MAX) }
+        Pin {
+            replica: self.clone(),
+            counts: state.counts,
+            indexes,
+            places: state.broker.live_places(0, u64::MAX),
+        }
     }
 
     /// Whether a snapshot holds bodies; they must not be moved or be taken for dead then.
     pub(crate) fn is_pinned(&self) -> bool {
         self.pins.load(Ordering::Acquire) > 0
+    }
+
+    /// Whether entries of so many bytes can be appended without touching what is left for votes.
+    pub(crate) fn has_room_for_log(&self, bytes: usize) -> bool {
+        self.journal.free_bytes() >= self.disk_reserve_bytes.saturating_add(bytes as u64)
     }
 
     /// Whether at least that much log was applied since this last said so.
@@ -179,7 +206,12 @@ impl Replica {
     pub(crate) fn replace(&self, broker: Broker, log_id: Option<LogId>, membership: StoredMembership) {
         let mut state = self.write();
         let counts = state.counts + 1;
-        *state = State { broker, applied: log_id, membership, counts };
+        *state = State {
+            broker,
+            applied: log_id,
+            membership,
+            counts,
+        };
         reset_live(&self.journal, &state);
     }
 
@@ -203,11 +235,19 @@ impl Drop for Pin {
 
 /// A place as the journal calls it.
 pub(crate) fn journal_place(place: Place) -> ferrymq_journal::Place {
-    ferrymq_journal::Place { index: place.index, offset: place.offset, len: place.len }
+    ferrymq_journal::Place {
+        index: place.index,
+        offset: place.offset,
+        len: place.len,
+    }
 }
 
 fn reset_live(journal: &Journal, state: &State) {
-    journal.reset_live(state.broker.live_counts());
+    // One item for each reference; their bytes are known in sum only.
+    let of_entry = |(index, references, bytes): (u64, u64, u64)| {
+        (0..references).map(move |nth| (index, if nth == 0 { bytes } else { 0 }))
+    };
+    journal.reset_live(state.broker.live_counts().into_iter().flat_map(of_entry));
     journal.set_live_horizon(state.applied.as_ref().map_or(0, |log_id| log_id.index));
 }
 
@@ -216,5 +256,103 @@ fn damaged(dir: &std::path::Path, file: &StateFile, error: &ApplyError) -> State
         file: dir.join(format!("snapshot-{:020}.state", file.log_id.index)),
         offset: 0,
         reason: format!("the state in it cannot be read: {error}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use ferrymq_broker::{Acknowledge, BatchBuilder, Command, Enqueue};
+    use ferrymq_journal::Record;
+    use ferrymq_message::{Destination, Message};
+
+    use super::*;
+    use crate::types::log_id;
+
+    fn batch(command: &Command) -> Bytes {
+        let mut batch = BatchBuilder::default();
+        batch.push(&command.encode());
+        batch.finish()
+    }
+
+    fn message(bytes: usize) -> Command {
+        let message = Message::new("id", Destination::queue("q"), Bytes::from(vec![b'x'; bytes]));
+        Command::Enqueue(Enqueue {
+            message: message.encode(),
+        })
+    }
+
+    /// Appends to the journal and applies.
+    fn commit(replica: &Replica, index: u64, command: &Command) {
+        let payload = batch(command);
+        replica.journal.append(
+            vec![Record {
+                term: 1,
+                index,
+                payload: payload.clone(),
+            }],
+            Box::new(|_| {}),
+        );
+        replica.apply(log_id(1, index), &payload).unwrap();
+        replica.journal.set_live_horizon(index);
+    }
+
+    fn until(what: &str, mut holds: impl FnMut() -> bool) {
+        let started = Instant::now();
+        while !holds() {
+            assert!(
+                started.elapsed() < Duration::from_secs(10),
+                "waited in vain until {what}"
+            );
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    #[test]
+    fn bodies_of_a_view_stay_readable_until_it_is_dropped() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = ferrymq_journal::Config {
+            segment_bytes: 64 * 1024,
+            cache_bytes_max: 64 * 1024,
+            ..ferrymq_journal::Config::new(dir.path().join("journal"))
+        };
+        let (events, _) = mpsc::unbounded_channel();
+        let journal = Journal::open(config).unwrap();
+        let replica = Replica::open(journal, dir.path().join("state"), 0, Settings::default(), events).unwrap();
+        for index in 0..20 {
+            commit(&replica, index, &message(10_000));
+        }
+        let view = replica.view(true).unwrap();
+        let pin = view.bodies.unwrap();
+        assert_eq!(pin.places.len(), 20);
+        let seqs = replica
+            .read()
+            .broker
+            .queues()
+            .iter()
+            .flat_map(|q| q.iter_from(0).map(|(seq, _)| seq))
+            .collect();
+        let queue = replica
+            .read()
+            .broker
+            .queues()
+            .find(ferrymq_message::DestinationKind::Queue, "q")
+            .unwrap();
+        commit(&replica, 20, &Command::Acknowledge(Acknowledge { queue, seqs }));
+        // Further log pushes the dead bodies out of the cache and into segments that could go.
+        for index in 21..60 {
+            commit(&replica, index, &message(10_000));
+        }
+        replica.journal.purge(59, 1, Box::new(|_| {}));
+        for place in &pin.places {
+            let body = replica.journal.read_place(journal_place(*place)).unwrap();
+            assert_eq!(body.len(), place.len as usize);
+        }
+        let first = journal_place(pin.places[0]);
+        assert!(replica.is_pinned());
+        drop(pin);
+        assert!(!replica.is_pinned());
+        until("the bodies are let go", || replica.journal.read_place(first).is_err());
     }
 }

@@ -4,9 +4,8 @@ use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use ferrymq_transport::{FrameReader, FrameWriter, PeerStream};
+use ferrymq_transport::{FrameReader, FrameWriter, PeerReader, PeerStream, PeerWriter};
 use serde::{Serialize, de::DeserializeOwned};
-use tokio::io::{ReadHalf, WriteHalf};
 
 use crate::config::NodeId;
 use crate::dial::Dial;
@@ -15,8 +14,8 @@ use crate::wire::{FRAME_BYTES_MAX, from_json, kind, to_json};
 
 /// Both directions of a connection to a peer.
 pub(crate) struct Connection {
-    pub(crate) reader: FrameReader<ReadHalf<PeerStream>>,
-    pub(crate) writer: FrameWriter<WriteHalf<PeerStream>>,
+    pub(crate) reader: FrameReader<PeerReader>,
+    pub(crate) writer: FrameWriter<PeerWriter>,
 }
 
 /// Asks one node.
@@ -43,7 +42,12 @@ impl Connection {
 
 impl Rpc {
     pub(crate) fn new(dial: Arc<dyn Dial>, target: NodeId, address: String) -> Rpc {
-        Rpc { dial, target, address, connection: None }
+        Rpc {
+            dial,
+            target,
+            address,
+            connection: None,
+        }
     }
 
     /// Sends a request and waits for its answer. If the future is dropped, so is the connection: a late answer must not
@@ -81,5 +85,8 @@ fn refused(answer: (u8, Bytes)) -> io::Result<(u8, Bytes)> {
 
 /// An answer of another kind than was asked for.
 pub(crate) fn unexpected(kind: u8) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, format!("unexpected frame {kind} from a peer"))
+    io::Error::new(
+        io::ErrorKind::InvalidData,
+        format!("unexpected frame {kind} from a peer"),
+    )
 }

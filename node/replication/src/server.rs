@@ -3,6 +3,7 @@
 use std::io;
 use std::pin::pin;
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use ferrymq_transport::{PeerName, PeerStream, Purpose};
@@ -40,20 +41,24 @@ async fn serve_append(inner: &Arc<Inner>, connection: Connection) -> io::Result<
     if let Some(reason) = refusal(inner) {
         return refuse(&mut writer, &reason).await;
     }
-    let journal = inner.replica.journal.clone();
+    let replica = inner.replica.clone();
     // Ends at the peer's close, at anything unreadable, and when the disk is full: the peer then finds the stream
     // closed and tries again later.
-    let requests = stream::unfold((reader, journal), |(mut reader, journal)| async move {
+    let requests = stream::unfold((reader, replica), |(mut reader, replica)| async move {
         let (kind, frame) = reader.read().await.ok()??;
-        let request = if kind == kind::APPEND { decode_append(frame) } else { Err(unexpected(kind)) };
+        let request = if kind == kind::APPEND {
+            decode_append(frame)
+        } else {
+            Err(unexpected(kind))
+        };
         match request {
             Ok(request) => {
                 let bytes: usize = request.entries.iter().map(entry_bytes).sum();
-                if bytes > 0 && !journal.has_room(bytes as u64) {
+                if bytes > 0 && !replica.has_room_for_log(bytes) {
                     tracing::warn!(bytes, "no room for the master's entries: the disk is full");
                     return None;
                 }
-                Some((request, (reader, journal)))
+                Some((request, (reader, replica)))
             }
             Err(error) => {
                 tracing::warn!(%error, "unreadable append request");
@@ -65,7 +70,9 @@ async fn serve_append(inner: &Arc<Inner>, connection: Connection) -> io::Result<
     while let Some(ready) = answers.next().await {
         for answer in ready {
             let answer = answer.map_err(io::Error::other)?;
-            writer.queue(kind::APPENDED, &[encode_appended(&answer)]).map_err(io::Error::other)?;
+            writer
+                .queue(kind::APPENDED, &[encode_appended(&answer)])
+                .map_err(io::Error::other)?;
         }
         writer.flush().await.map_err(io::Error::other)?;
     }
@@ -101,11 +108,16 @@ async fn answer(inner: &Arc<Inner>, kind: u8, request: Bytes) -> io::Result<(u8,
     {
         return Err(io::Error::other(reason));
     }
+    if matches!(kind, kind::VOTE | kind::PRE_VOTE) && Instant::now() < inner.votes_from {
+        return Err(io::Error::other(
+            "this node was restarted just now and does not vote yet",
+        ));
+    }
     let answer = match kind {
         kind::APPEND => {
             let request = decode_append(request)?;
-            let prev = request.prev_log_id.clone();
-            let last = request.entries.last().map(|entry| entry.log_id.clone()).or_else(|| prev.clone());
+            let prev = request.prev_log_id;
+            let last = request.entries.last().map(|entry| entry.log_id).or(prev);
             let response = raft.append_entries(request).await.map_err(io::Error::other)?;
             let result: StreamAppendResult<Types> = match response {
                 AppendEntriesResponse::Success => Ok(last),
@@ -117,14 +129,21 @@ async fn answer(inner: &Arc<Inner>, kind: u8, request: Bytes) -> io::Result<(u8,
         }
         kind::VOTE => to_json(&raft.vote(from_json(&request)?).await.map_err(io::Error::other)?),
         kind::PRE_VOTE => to_json(&raft.pre_vote(from_json(&request)?).await.map_err(io::Error::other)?),
-        kind::TRANSFER => {
-            to_json(&raft.handle_transfer_leader(from_json(&request)?).await.map_err(io::Error::other)?)
-        }
+        kind::TRANSFER => to_json(
+            &raft
+                .handle_transfer_leader(from_json(&request)?)
+                .await
+                .map_err(io::Error::other)?,
+        ),
         kind::ASK => to_json(&knowledge(inner).await?),
         kind::FOUND => to_json(&consent(inner, from_json(&request)?).await?),
         kind::ADMIT => {
-            let AdmitRequest { node } = from_json(&request)?;
-            to_json(&membership::admit(inner, node).await.map_err(io::Error::other)?)
+            let AdmitRequest { node, has_data } = from_json(&request)?;
+            to_json(
+                &membership::admit(inner, node, has_data)
+                    .await
+                    .map_err(io::Error::other)?,
+            )
         }
         other => Err(unexpected(other)),
     };
@@ -137,7 +156,10 @@ fn no_predecessor() -> io::Error {
 
 async fn knowledge(inner: &Inner) -> io::Result<Knowledge> {
     let founded = inner.raft.is_initialized().await.map_err(io::Error::other)?;
-    Ok(Knowledge { founded, master: inner.master() })
+    Ok(Knowledge {
+        founded,
+        master: inner.master(),
+    })
 }
 
 /// A node without data lets the member with the lowest number found the group, and nobody else.
@@ -174,10 +196,19 @@ async fn serve_snapshot(inner: &Arc<Inner>, connection: Connection) -> io::Resul
         SnapshotResponse::new(head.vote)
     } else {
         tracing::info!(index = ?head.meta.last_log_id, "installing a snapshot");
-        let snapshot = Snapshot { meta: head.meta, snapshot };
-        inner.raft.install_full_snapshot(head.vote, snapshot).await.map_err(io::Error::other)?
+        let snapshot = Snapshot {
+            meta: head.meta,
+            snapshot,
+        };
+        inner
+            .raft
+            .install_full_snapshot(head.vote, snapshot)
+            .await
+            .map_err(io::Error::other)?
     };
-    writer.queue(kind::ANSWER, &[to_json(&response)?]).map_err(io::Error::other)?;
+    writer
+        .queue(kind::ANSWER, &[to_json(&response)?])
+        .map_err(io::Error::other)?;
     writer.flush().await.map_err(io::Error::other)
 }
 
@@ -203,13 +234,18 @@ fn refusal(inner: &Inner) -> Option<String> {
     if inner.admission.is_given() {
         return None;
     }
-    Some(format!("node {} has no data and waits to be admitted to the group", inner.config.node))
+    Some(format!(
+        "node {} has no data and waits to be admitted to the group",
+        inner.config.node
+    ))
 }
 
 async fn refuse<W: tokio::io::AsyncWrite + Unpin>(
     writer: &mut ferrymq_transport::FrameWriter<W>,
     reason: &str,
 ) -> io::Result<()> {
-    writer.queue(kind::REFUSED, &[Bytes::copy_from_slice(reason.as_bytes())]).map_err(io::Error::other)?;
+    writer
+        .queue(kind::REFUSED, &[Bytes::copy_from_slice(reason.as_bytes())])
+        .map_err(io::Error::other)?;
     writer.flush().await.map_err(io::Error::other)
 }

@@ -33,6 +33,8 @@ pub(crate) struct StateSnapshot {
 pub(crate) enum Bodies {
     /// In this node's journal, held there.
     Here(Pin),
+    /// Not needed: the snapshot stays on this node.
+    Nowhere,
     /// They came from another node and wait in the journal for its mark.
     Arrived(Install),
 }
@@ -64,7 +66,11 @@ pub(crate) async fn send<W: AsyncWrite + Unpin>(
     let Bodies::Here(pin) = snapshot.bodies else {
         return Err(io::Error::other("a snapshot that was received is not passed on"));
     };
-    let head = Head { vote, meta, state_bytes: snapshot.state.len() as u64 };
+    let head = Head {
+        vote,
+        meta,
+        state_bytes: snapshot.state.len() as u64,
+    };
     write(writer, kind::SNAPSHOT, &[to_json(&head)?]).await?;
     let mut state = snapshot.state;
     while state.has_remaining() {
@@ -94,7 +100,10 @@ fn read_bodies(replica: &Replica, pin: &Pin, pieces: &mpsc::Sender<Vec<Bytes>>) 
         let (mut taken, mut bodies, mut bytes) = (Vec::new(), Vec::new(), 0);
         while bytes < PIECE_BYTES && taken.len() < PIECE_BODIES_MAX {
             let Some(place) = places.next() else { break };
-            let body = replica.journal.read_place(journal_place(place)).map_err(io::Error::other)?;
+            let body = replica
+                .journal
+                .read_place(journal_place(place))
+                .map_err(io::Error::other)?;
             bytes += body.len();
             taken.push(place);
             bodies.push(body);
@@ -124,14 +133,21 @@ fn encode_bodies(places: &[Place], mut bodies: Vec<Bytes>) -> Vec<Bytes> {
 fn decode_bodies(mut piece: Bytes) -> io::Result<Vec<(Place, Bytes)>> {
     need(&piece, 8)?;
     if piece.get_u32_le() != crc32fast::hash(&piece) {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "bodies of a snapshot arrived damaged"));
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "bodies of a snapshot arrived damaged",
+        ));
     }
     let count = piece.get_u32_le() as usize;
     need(&piece, count.saturating_mul(PLACE_BYTES))?;
     let mut heads = piece.split_to(count * PLACE_BYTES);
     let mut bodies = Vec::with_capacity(count);
     while heads.has_remaining() {
-        let place = Place { index: heads.get_u64_le(), offset: heads.get_u32_le(), len: heads.get_u32_le() };
+        let place = Place {
+            index: heads.get_u64_le(),
+            offset: heads.get_u32_le(),
+            len: heads.get_u32_le(),
+        };
         need(&piece, place.len as usize)?;
         bodies.push((place, piece.split_to(place.len as usize)));
     }
@@ -165,9 +181,18 @@ pub(crate) async fn receive<R: AsyncRead + Unpin>(
     drop(pieces);
     let (install, bodies) = writer.await.map_err(io::Error::other)??;
     if announced != Some(bodies) || state.len() as u64 != head.state_bytes {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "a snapshot arrived incomplete"));
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "a snapshot arrived incomplete",
+        ));
     }
-    Ok((head, StateSnapshot { state: state.freeze(), bodies: Bodies::Arrived(install) }))
+    Ok((
+        head,
+        StateSnapshot {
+            state: state.freeze(),
+            bodies: Bodies::Arrived(install),
+        },
+    ))
 }
 
 /// Puts arriving bodies into the journal. Blocks on the disk.
@@ -175,7 +200,7 @@ fn write_bodies(mut install: Install, mut arriving: mpsc::Receiver<Bytes>) -> io
     let mut count = 0;
     while let Some(piece) = arriving.blocking_recv() {
         for (place, body) in decode_bodies(piece)? {
-            install.put(journal_place(place), body).map_err(io::Error::other)?;
+            install.put(journal_place(place), &body).map_err(io::Error::other)?;
             count += 1;
         }
     }
@@ -183,11 +208,18 @@ fn write_bodies(mut install: Install, mut arriving: mpsc::Receiver<Bytes>) -> io
 }
 
 fn need(piece: &Bytes, bytes: usize) -> io::Result<()> {
-    if piece.remaining() < bytes { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(()) }
+    if piece.remaining() < bytes {
+        Err(io::ErrorKind::UnexpectedEof.into())
+    } else {
+        Ok(())
+    }
 }
 
 fn unexpected(kind: u8) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, format!("unexpected frame {kind} inside a snapshot"))
+    io::Error::new(
+        io::ErrorKind::InvalidData,
+        format!("unexpected frame {kind} inside a snapshot"),
+    )
 }
 
 #[cfg(test)]
@@ -196,7 +228,18 @@ mod tests {
 
     #[test]
     fn bodies_survive_and_damage_is_found() {
-        let places = [Place { index: 3, offset: 5, len: 4 }, Place { index: 9, offset: 0, len: 2 }];
+        let places = [
+            Place {
+                index: 3,
+                offset: 5,
+                len: 4,
+            },
+            Place {
+                index: 9,
+                offset: 0,
+                len: 2,
+            },
+        ];
         let bodies = vec![Bytes::from_static(b"body"), Bytes::from_static(b"ab")];
         let whole = encode_bodies(&places, bodies.clone()).concat();
         let got = decode_bodies(Bytes::from(whole.clone())).unwrap();
@@ -205,7 +248,10 @@ mod tests {
             let mut bad = whole.clone();
             bad[at] ^= 1;
             assert!(decode_bodies(Bytes::from(bad)).is_err(), "flipped at {at}");
-            assert!(decode_bodies(Bytes::copy_from_slice(&whole[..at])).is_err(), "cut at {at}");
+            assert!(
+                decode_bodies(Bytes::copy_from_slice(&whole[..at])).is_err(),
+                "cut at {at}"
+            );
         }
     }
 }

@@ -118,12 +118,18 @@ impl StateFile {
     }
 
     fn read(file: &Path) -> Result<StateFile, StateFileError> {
-        let damaged =
-            |offset, reason: String| StateFileError::Damaged { file: file.to_owned(), offset, reason };
+        let damaged = |offset, reason: String| StateFileError::Damaged {
+            file: file.to_owned(),
+            offset,
+            reason,
+        };
         let bytes = Bytes::from(fs::read(file).map_err(|error| io_error(file, error))?);
         let short = || damaged(bytes.len(), "it ends too early".into());
         let at = |offset: usize, len: usize| {
-            offset.checked_add(len).and_then(|end| bytes.get(offset..end)).ok_or_else(short)
+            offset
+                .checked_add(len)
+                .and_then(|end| bytes.get(offset..end))
+                .ok_or_else(short)
         };
         let u32_at = |offset| at(offset, 4).map(|b| u32::from_le_bytes(*b.first_chunk().expect("four bytes")));
         let u64_at = |offset| at(offset, 8).map(|b| u64::from_le_bytes(*b.first_chunk().expect("eight bytes")));
@@ -136,7 +142,12 @@ impl StateFile {
         }
         match u32_at(8)? {
             VERSION => {}
-            other => return Err(damaged(8, format!("it has version {other}, this program reads {VERSION}"))),
+            other => {
+                return Err(damaged(
+                    8,
+                    format!("it has version {other}, this program reads {VERSION}"),
+                ));
+            }
         }
         let membership_bytes = u32_at(HEAD_BYTES)? as usize;
         let membership = serde_json::from_slice(at(HEAD_BYTES + 4, membership_bytes)?)
@@ -171,16 +182,22 @@ pub(crate) fn open_newest(
             break;
         }
         if !file.received {
-            return Err(StateFileError::AheadOfJournal { file: path, index, last: last.unwrap_or(0) });
+            return Err(StateFileError::AheadOfJournal {
+                file: path,
+                index,
+                last: last.unwrap_or(0),
+            });
         }
         tracing::info!(index, "dropping a snapshot whose install was interrupted");
         fs::remove_file(&path).map_err(|error| io_error(dir, error))?;
     }
     let state = newest.as_ref().map(|file| file.log_id.index);
     match purged {
-        Some(purged) if state.is_none_or(|state| state < purged) => {
-            Err(StateFileError::Missing { dir: dir.to_owned(), purged, state: state.unwrap_or(0) })
-        }
+        Some(purged) if state.is_none_or(|state| state < purged) => Err(StateFileError::Missing {
+            dir: dir.to_owned(),
+            purged,
+            state: state.unwrap_or(0),
+        }),
         _ => Ok(newest),
     }
 }
@@ -200,7 +217,10 @@ fn list(dir: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
     let mut files = Vec::new();
     for entry in fs::read_dir(dir)? {
         let path = entry?.path();
-        let Some(name) = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.strip_prefix("snapshot-"))
+        let Some(name) = path
+            .file_name()
+            .and_then(|name| name.to_str())
+            .and_then(|name| name.strip_prefix("snapshot-"))
         else {
             continue;
         };
@@ -219,7 +239,10 @@ fn name(index: u64) -> String {
 }
 
 fn io_error(dir: &Path, error: io::Error) -> StateFileError {
-    StateFileError::Io { dir: dir.to_owned(), error }
+    StateFileError::Io {
+        dir: dir.to_owned(),
+        error,
+    }
 }
 
 #[cfg(test)]
@@ -228,7 +251,12 @@ mod tests {
 
     fn file(index: u64, received: bool) -> StateFile {
         let state = Bytes::from(vec![7; 1000]);
-        StateFile { log_id: log_id(2, index), membership: StoredMembership::default(), state, received }
+        StateFile {
+            log_id: log_id(2, index),
+            membership: StoredMembership::default(),
+            state,
+            received,
+        }
     }
 
     #[test]
@@ -249,7 +277,10 @@ mod tests {
         file(5, false).write(dir.path()).unwrap();
         file(50, true).write(dir.path()).unwrap();
         fs::write(dir.path().join("snapshot-00000000000000000070.state.tmp"), b"half").unwrap();
-        assert_eq!(open_newest(dir.path(), Some(4), Some(20)).unwrap().unwrap().log_id, log_id(2, 5));
+        assert_eq!(
+            open_newest(dir.path(), Some(4), Some(20)).unwrap().unwrap().log_id,
+            log_id(2, 5)
+        );
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
     }
 
@@ -257,10 +288,19 @@ mod tests {
     fn states_that_do_not_go_with_the_journal_are_refused() {
         let dir = tempfile::tempdir().unwrap();
         assert!(open_newest(dir.path(), None, None).unwrap().is_none());
-        assert!(matches!(open_newest(dir.path(), Some(3), Some(9)), Err(StateFileError::Missing { state: 0, .. })));
+        assert!(matches!(
+            open_newest(dir.path(), Some(3), Some(9)),
+            Err(StateFileError::Missing { state: 0, .. })
+        ));
         file(5, false).write(dir.path()).unwrap();
-        assert!(matches!(open_newest(dir.path(), Some(6), Some(9)), Err(StateFileError::Missing { state: 5, .. })));
-        assert!(matches!(open_newest(dir.path(), None, Some(4)), Err(StateFileError::AheadOfJournal { .. })));
+        assert!(matches!(
+            open_newest(dir.path(), Some(6), Some(9)),
+            Err(StateFileError::Missing { state: 5, .. })
+        ));
+        assert!(matches!(
+            open_newest(dir.path(), None, Some(4)),
+            Err(StateFileError::AheadOfJournal { .. })
+        ));
     }
 
     #[test]
@@ -273,11 +313,17 @@ mod tests {
             let mut bad = good.clone();
             bad[offset] ^= 0x10;
             fs::write(&path, &bad).unwrap();
-            assert!(matches!(StateFile::read(&path), Err(StateFileError::Damaged { .. })), "byte {offset}");
+            assert!(
+                matches!(StateFile::read(&path), Err(StateFileError::Damaged { .. })),
+                "byte {offset}"
+            );
         }
         for len in (0..good.len()).step_by(17) {
             fs::write(&path, &good[..len]).unwrap();
-            assert!(matches!(StateFile::read(&path), Err(StateFileError::Damaged { .. })), "cut at {len}");
+            assert!(
+                matches!(StateFile::read(&path), Err(StateFileError::Damaged { .. })),
+                "cut at {len}"
+            );
         }
     }
 }

@@ -22,10 +22,9 @@ pub(crate) struct StateMachine {
 /// Writes one state to disk.
 pub(crate) struct SnapshotBuilder {
     replica: Arc<Replica>,
-    snapshot: Option<Snapshot<CommittedLeader, u64, crate::NodeAddress, StateSnapshot>>,
+    snapshot: Option<SnapshotOf>,
 }
 
-type CommittedLeader = openraft::alias::CommittedLeaderIdOf<Types>;
 type SnapshotOf = openraft::alias::SnapshotOf<Types, StateSnapshot>;
 
 impl StateMachine {
@@ -34,12 +33,20 @@ impl StateMachine {
     }
 
     /// The state now. Encoding runs beside the runtime; apply waits meanwhile, reading the state does not.
-    async fn view(&self) -> io::Result<Option<SnapshotOf>> {
+    async fn view(&self, with_bodies: bool) -> io::Result<Option<SnapshotOf>> {
         let replica = self.replica.clone();
-        let view = tokio::task::spawn_blocking(move || replica.view()).await.map_err(io::Error::other)?;
+        let view = tokio::task::spawn_blocking(move || replica.view(with_bodies))
+            .await
+            .map_err(io::Error::other)?;
         Ok(view.map(|view| Snapshot {
-            meta: SnapshotMeta { last_log_id: Some(view.log_id), last_membership: view.membership },
-            snapshot: StateSnapshot { state: view.state, bodies: Bodies::Here(view.bodies) },
+            meta: SnapshotMeta {
+                last_log_id: Some(view.log_id),
+                last_membership: view.membership,
+            },
+            snapshot: StateSnapshot {
+                state: view.state,
+                bodies: view.bodies.map_or(Bodies::Nowhere, Bodies::Here),
+            },
         }))
     }
 
@@ -48,7 +55,11 @@ impl StateMachine {
         match self.replica.apply(log_id, batch) {
             Ok((applied, attached)) => {
                 let effects = if attached { applied.effects } else { Vec::new() };
-                Ok(Reply { index, effects, outcomes: applied.outcomes })
+                Ok(Reply {
+                    index,
+                    effects,
+                    outcomes: applied.outcomes,
+                })
             }
             Err(error) => {
                 let text = format!("log entry {index} cannot be applied: {error}");
@@ -65,7 +76,7 @@ impl RaftStateMachine<Types> for StateMachine {
 
     async fn applied_state(&mut self) -> io::Result<(Option<LogId>, StoredMembership)> {
         let state = self.replica.read();
-        Ok((state.applied.clone(), state.membership.clone()))
+        Ok((state.applied, state.membership.clone()))
     }
 
     async fn apply<S>(&mut self, mut entries: S) -> io::Result<()>
@@ -81,13 +92,19 @@ impl RaftStateMachine<Types> for StateMachine {
                 EntryPayload::Blank => {
                     let index = log_id.index;
                     self.replica.pass(log_id, None);
-                    Reply { index, ..Reply::default() }
+                    Reply {
+                        index,
+                        ..Reply::default()
+                    }
                 }
                 EntryPayload::Membership(membership) => {
                     let index = log_id.index;
-                    let stored = StoredMembership::new(Some(log_id.clone()), membership.clone());
+                    let stored = StoredMembership::new(Some(log_id), membership.clone());
                     self.replica.pass(log_id, Some(stored));
-                    Reply { index, ..Reply::default() }
+                    Reply {
+                        index,
+                        ..Reply::default()
+                    }
                 }
             };
             match responder {
@@ -103,8 +120,11 @@ impl RaftStateMachine<Types> for StateMachine {
     }
 
     async fn try_create_snapshot_builder(&mut self, _force: bool) -> Option<SnapshotBuilder> {
-        match self.view().await {
-            Ok(snapshot) => Some(SnapshotBuilder { replica: self.replica.clone(), snapshot }),
+        match self.view(false).await {
+            Ok(snapshot) => Some(SnapshotBuilder {
+                replica: self.replica.clone(),
+                snapshot,
+            }),
             Err(error) => {
                 tracing::error!(%error, "no snapshot could be made");
                 None
@@ -113,15 +133,18 @@ impl RaftStateMachine<Types> for StateMachine {
     }
 
     async fn get_snapshot_builder(&mut self) -> SnapshotBuilder {
-        let snapshot = self.view().await.unwrap_or_default();
-        SnapshotBuilder { replica: self.replica.clone(), snapshot }
+        let snapshot = self.view(false).await.unwrap_or_default();
+        SnapshotBuilder {
+            replica: self.replica.clone(),
+            snapshot,
+        }
     }
 
     /// In an order in which a crash between any two steps leaves either the old or the new state: the bodies are on disk
     /// but count for nothing, then the state file (ignored while it is ahead of the journal), then the journal's mark
     /// that makes both count at once.
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: StateSnapshot) -> io::Result<()> {
-        let Some(log_id) = meta.last_log_id.clone() else {
+        let Some(log_id) = meta.last_log_id else {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "an empty snapshot"));
         };
         let replica = self.replica.clone();
@@ -131,7 +154,7 @@ impl RaftStateMachine<Types> for StateMachine {
             let index = log_id.index;
             let arrived = matches!(snapshot.bodies, Bodies::Arrived(_));
             let file = StateFile {
-                log_id: log_id.clone(),
+                log_id,
                 membership: membership.clone(),
                 state: snapshot.state,
                 received: arrived,
@@ -148,7 +171,7 @@ impl RaftStateMachine<Types> for StateMachine {
 
     /// Always the state of this moment, with its bodies held: an older one might refer to bodies that are gone.
     async fn get_current_snapshot(&mut self) -> io::Result<Option<SnapshotOf>> {
-        self.view().await
+        self.view(true).await
     }
 }
 
@@ -156,11 +179,19 @@ impl RaftSnapshotBuilder<Types> for SnapshotBuilder {
     type SnapshotData = StateSnapshot;
 
     async fn build_snapshot(&mut self) -> io::Result<SnapshotOf> {
-        let Some(snapshot) = self.snapshot.take() else {
-            return Err(io::Error::other("nothing is applied yet"));
-        };
-        let Some(log_id) = snapshot.meta.last_log_id.clone() else {
-            return Err(io::Error::other("nothing is applied yet"));
+        let Some((snapshot, log_id)) = self.snapshot.take().and_then(|snapshot| {
+            let log_id = snapshot.meta.last_log_id?;
+            Some((snapshot, log_id))
+        }) else {
+            // Nothing is applied yet: nothing to write.
+            let nothing = StateSnapshot {
+                state: bytes::Bytes::new(),
+                bodies: Bodies::Nowhere,
+            };
+            return Ok(Snapshot {
+                meta: SnapshotMeta::default(),
+                snapshot: nothing,
+            });
         };
         let index = log_id.index;
         // A state that is applied may not be on this disk yet, a majority having synced it elsewhere. The file must not
@@ -174,13 +205,23 @@ impl RaftSnapshotBuilder<Types> for SnapshotBuilder {
             received: false,
         };
         let replica = self.replica.clone();
-        let write = move || file.write(&replica.dir).and_then(|()| remove_older(&replica.dir, index));
+        let write = move || {
+            file.write(&replica.dir)
+                .and_then(|()| remove_older(&replica.dir, index))
+        };
         tokio::task::spawn_blocking(write).await.map_err(io::Error::other)??;
         Ok(snapshot)
     }
 }
 
 /// What the node is told of an applied entry.
-pub(crate) fn applied_event(reply: Reply, results: impl FnOnce(Vec<ferrymq_broker::Outcome>) -> Vec<Completion>) -> GroupEvent {
-    GroupEvent::Applied { index: reply.index, effects: reply.effects, results: results(reply.outcomes) }
+pub(crate) fn applied_event(
+    reply: Reply,
+    results: impl FnOnce(Vec<ferrymq_broker::Outcome>) -> Vec<Completion>,
+) -> GroupEvent {
+    GroupEvent::Applied {
+        index: reply.index,
+        effects: reply.effects,
+        results: results(reply.outcomes),
+    }
 }

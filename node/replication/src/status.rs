@@ -61,7 +61,7 @@ pub struct MemberStatus {
     pub matched_index: Option<u64>,
     /// Entries it lacks; only known on the master.
     pub lag_entries: Option<u64>,
-    /// Since its last answer (on the master), or the master's last message (on a slave).
+    /// Since the last request that it has answered was sent; only known on the master.
     pub heard_ms_ago: Option<u64>,
 }
 
@@ -83,7 +83,7 @@ pub type JournalStatus = BTreeMap<&'static str, u64>;
 
 /// Gathers the numbers.
 pub(crate) fn collect(inner: &Inner) -> GroupStatus {
-    let metrics = inner.raft.metrics().borrow().clone();
+    let metrics = inner.metrics();
     let role = inner.role.borrow().clone();
     let index = |log_id: &Option<crate::types::LogId>| log_id.index().unwrap_or(0);
     let heard_ms = inner.lease.heard_ms_ago();
@@ -97,7 +97,11 @@ pub(crate) fn collect(inner: &Inner) -> GroupStatus {
             address: address.clone(),
             is_voter: membership.voter_ids().any(|voter| voter == *node),
             matched_index: if is_self { Some(last_index) } else { matched },
-            lag_entries: if is_self { Some(0) } else { matched.map(|matched| last_index.saturating_sub(matched)) },
+            lag_entries: if is_self {
+                Some(0)
+            } else {
+                matched.map(|matched| last_index.saturating_sub(matched))
+            },
             heard_ms_ago: if is_self { Some(0) } else { heard_ms.get(node).copied() },
         }
     });
@@ -131,10 +135,10 @@ fn journal(inner: &Inner) -> JournalStatus {
     let stats = inner.replica.journal.stats();
     BTreeMap::from([
         ("segments", stats.segments as u64),
-        ("bytes_on_disk", stats.bytes_on_disk as u64),
-        ("live_bytes", stats.live_bytes as u64),
+        ("bytes_on_disk", stats.bytes_on_disk),
+        ("live_bytes", stats.live_bytes),
         ("cache_bytes", stats.cache_bytes as u64),
-        ("syncs", stats.syncs as u64),
-        ("bytes_written", stats.bytes_written as u64),
+        ("syncs", stats.syncs),
+        ("bytes_written", stats.bytes_written),
     ])
 }

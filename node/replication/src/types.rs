@@ -36,8 +36,10 @@ impl openraft::RaftTypeConfig for Types {
     type LeaderId = LeaderId;
     type Vote = openraft::impls::Vote<LeaderId>;
     type Payload = EntryPayload<Batch, NodeId, NodeAddress>;
-    type Entry =
-        openraft::impls::Entry<<LeaderId as openraft::vote::RaftLeaderId>::Committed, EntryPayload<Batch, NodeId, NodeAddress>>;
+    type Entry = openraft::impls::Entry<
+        <LeaderId as openraft::vote::RaftLeaderId>::Committed,
+        EntryPayload<Batch, NodeId, NodeAddress>,
+    >;
     type AsyncRuntime = openraft::impls::TokioRuntime;
     type Responder<T>
         = Answer<T>
@@ -122,5 +124,5 @@ pub(crate) fn term_and_index(log_id: &LogId) -> (u64, u64) {
 
 /// The log id for the journal's pair.
 pub(crate) fn log_id(term: u64, index: u64) -> LogId {
-    LogId::new(openraft::impls::leader_id_std::CommittedLeaderId::new(term), index)
+    LogId::new(term.into(), index)
 }

@@ -92,7 +92,12 @@ pub(crate) fn decode_append(mut frame: Bytes) -> io::Result<AppendEntriesRequest
     if frame.has_remaining() {
         return Err(cut());
     }
-    Ok(AppendEntriesRequest { vote, prev_log_id, entries, leader_commit })
+    Ok(AppendEntriesRequest {
+        vote,
+        prev_log_id,
+        entries,
+        leader_commit,
+    })
 }
 
 /// A follower's answer.
@@ -119,7 +124,10 @@ pub(crate) fn decode_appended(mut frame: Bytes, prev: Option<LogId>) -> io::Resu
         (0, _) => Ok(Ok(take_log_id(&mut frame)?)),
         (1, Some(prev)) => Ok(Err(StreamAppendError::Conflict(prev))),
         (2, _) => Ok(Err(StreamAppendError::HigherVote(decode_vote(&frame)?))),
-        (kind, _) => Err(io::Error::new(io::ErrorKind::InvalidData, format!("unexpected answer {kind} to an append"))),
+        (kind, _) => Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("unexpected answer {kind} to an append"),
+        )),
     }
 }
 
@@ -159,7 +167,10 @@ fn need(frame: &Bytes, bytes: usize) -> io::Result<()> {
 }
 
 fn cut() -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, "a frame between nodes does not have the length that it states")
+    io::Error::new(
+        io::ErrorKind::InvalidData,
+        "a frame between nodes does not have the length that it states",
+    )
 }
 
 #[cfg(test)]
@@ -175,9 +186,18 @@ mod tests {
             vote: Vote::new_committed(3, 2),
             prev_log_id: Some(log_id(2, 40)),
             entries: vec![
-                Entry { log_id: log_id(2, 41), payload: batch(b"\x01 first") },
-                Entry { log_id: log_id(3, 42), payload: EntryPayload::Blank },
-                Entry { log_id: log_id(3, 43), payload: batch(b"\x01 second") },
+                Entry {
+                    log_id: log_id(2, 41),
+                    payload: batch(b"\x01 first"),
+                },
+                Entry {
+                    log_id: log_id(3, 42),
+                    payload: EntryPayload::Blank,
+                },
+                Entry {
+                    log_id: log_id(3, 43),
+                    payload: batch(b"\x01 second"),
+                },
             ],
             leader_commit: Some(log_id(2, 39)),
         }
@@ -194,7 +214,12 @@ mod tests {
         assert_eq!(got.prev_log_id, request().prev_log_id);
         assert_eq!(got.entries, request().entries);
         assert_eq!(got.leader_commit, request().leader_commit);
-        let first = AppendEntriesRequest { prev_log_id: None, leader_commit: None, entries: vec![], ..request() };
+        let first = AppendEntriesRequest {
+            prev_log_id: None,
+            leader_commit: None,
+            entries: vec![],
+            ..request()
+        };
         assert!(decode_append(frame(first)).unwrap().entries.is_empty());
     }
 
@@ -215,13 +240,16 @@ mod tests {
         let results: [StreamAppendResult<Types>; 4] = [
             Ok(None),
             Ok(Some(log_id(3, 43))),
-            Err(StreamAppendError::Conflict(prev.clone())),
+            Err(StreamAppendError::Conflict(prev)),
             Err(StreamAppendError::HigherVote(Vote::new(9, 3))),
         ];
         for result in results {
-            assert_eq!(decode_appended(encode_appended(&result), Some(prev.clone())).unwrap(), result);
+            assert_eq!(decode_appended(encode_appended(&result), Some(prev)).unwrap(), result);
         }
-        assert!(decode_appended(Bytes::from_static(&[1]), None).is_err(), "no conflict without a predecessor");
+        assert!(
+            decode_appended(Bytes::from_static(&[1]), None).is_err(),
+            "no conflict without a predecessor"
+        );
         assert!(decode_appended(Bytes::new(), None).is_err());
     }
 }

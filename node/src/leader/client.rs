@@ -80,6 +80,12 @@ impl Client {
         self.deliveries.push(delivery);
     }
 
+    /// A browser has seen everything.
+    pub(crate) fn end_browse(&mut self, subscription: u32) {
+        self.flush();
+        let _ = self.to.send(ToClient::BrowseEnd { subscription });
+    }
+
     /// Tells the client what cannot be told as the answer to a request; ends the connection in most languages.
     pub(crate) fn fail(&mut self, refusal: Refusal) {
         self.reply(None, Err(refusal));

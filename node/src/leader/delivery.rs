@@ -85,7 +85,14 @@ impl Leader {
                     self.deliver(consumer, place, tag, count, redelivered, dead_letter);
                 }
                 Action::Propose(command) => self.submit(command.encode(), Pending::Nobody),
-                Action::Browsed { .. } | Action::Unreadable { .. } => {}
+                Action::Browsed { consumer, connection } => {
+                    let subscription = self.consumers.get(&consumer).map(|attached| attached.subscription);
+                    if let (Some(subscription), Some(client)) = (subscription, self.touch(connection)) {
+                        client.end_browse(subscription);
+                    }
+                }
+                // The reader has reported it, and the node stops.
+                Action::Unreadable { .. } => {}
             }
         }
     }

@@ -12,13 +12,15 @@ use ferrymq_replication::Failure;
 use tokio::sync::mpsc;
 
 use super::{Leader, outcome::Pending};
-use crate::clock;
+use crate::{clock, mesh::RunningMesh};
 
-/// The two ends of the mesh of this term.
+/// The two ends of the mesh of this term. The mesh ends when they are dropped.
 #[derive(Debug)]
 pub(crate) struct MeshPort {
     pub(crate) input: mpsc::UnboundedSender<Input>,
     pub(crate) output: mpsc::UnboundedReceiver<Output>,
+    /// Its tasks.
+    pub(crate) running: RunningMesh,
 }
 
 /// Copies of a topic's messages that one other group may have under way.
@@ -28,8 +30,9 @@ const TOPIC_CREDIT: u32 = 1_000;
 const TOPIC_LINGER_MS: i64 = 30_000;
 
 /// What the loop knows of other groups.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Bridges {
+    /// None before the term has begun, and where this node has nothing to be linked by.
     port: Option<MeshPort>,
     rows: BTreeMap<Destination, Vec<RemoteDemand>>,
     pub(super) links: Vec<LinkStatus>,
@@ -42,17 +45,6 @@ pub(super) struct Bridges {
 }
 
 impl Bridges {
-    pub(super) fn new(port: Option<MeshPort>) -> Self {
-        Self {
-            port,
-            rows: BTreeMap::new(),
-            links: Vec::new(),
-            topics_changed: BTreeSet::new(),
-            topics_told: BTreeSet::new(),
-            unwanted_since_ms: BTreeMap::new(),
-        }
-    }
-
     /// What the mesh says next; never, where there is none.
     pub(super) async fn next(&mut self) -> Output {
         match &mut self.port {
@@ -89,15 +81,16 @@ impl Leader {
     /// Tells the mesh what earlier terms have left under way, and which topics are wanted.
     pub(super) fn begin_mesh(&mut self) {
         let group = self.group.clone();
-        let (floors, pending, topics) = group.with_broker(|broker| {
+        self.bridges.port = self.mesh.start_term(group.with_broker(Broker::group), self.term);
+        let (next, pending, topics) = group.with_broker(|broker| {
             let outgoing = &broker.transfers().outgoing;
-            let floors: Vec<(GroupId, TransferId)> = outgoing.iter().map(|(&id, o)| (id, o.floor())).collect();
+            let next: Vec<(GroupId, TransferId)> = outgoing.iter().map(|(&id, o)| (id, o.next)).collect();
             let pending: Vec<(GroupId, TransferId)> =
                 outgoing.iter().flat_map(|(&id, o)| o.pending.keys().map(move |&transfer| (id, transfer))).collect();
             let topics: Vec<String> = broker.queues().iter().filter_map(durable_topic).map(str::to_owned).collect();
-            (floors, pending, topics)
+            (next, pending, topics)
         });
-        self.bridges.tell(Input::Settled { floors });
+        self.bridges.tell(Input::Settled { next });
         for (group, transfer) in pending {
             self.send_transfer(group, transfer);
         }
@@ -120,9 +113,6 @@ impl Leader {
     }
 
     pub(super) fn tell_mesh(&mut self, token: u64, result: Result<Outcome, Failure>) {
-        // An accept brings messages, which changes the room that the answer to the sender shall tell.
-        self.dispatch();
-        self.report_demand();
         let result = result.map_err(|failure| match failure {
             Failure::Full => Failed::Retry,
             Failure::NotMaster | Failure::Unknown | Failure::Fatal => Failed::NotMaster,

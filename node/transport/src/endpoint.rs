@@ -82,6 +82,11 @@ impl LinkEndpoint {
     /// # Errors
     /// If the address cannot be bound, the identity cannot be used, or the options contradict each other.
     pub fn bind_with(addr: SocketAddr, identity: &Identity, options: LinkOptions) -> io::Result<Self> {
+        Self::bind_as(addr, identity, identity.name().clone(), options)
+    }
+
+    /// Claims `name`, which others believe only if the identity's certificate carries it.
+    fn bind_as(addr: SocketAddr, identity: &Identity, name: PeerName, options: LinkOptions) -> io::Result<Self> {
         options.check()?;
         let transport = Arc::new(options.transport()?);
         let server = QuicServerConfig::try_from(identity.server_config(ALPN)?).map_err(io::Error::other)?;
@@ -100,12 +105,11 @@ impl LinkEndpoint {
         let (admitted, accepted) = mpsc::channel(1);
         let refusals = Arc::new(Refusals::new());
         let door = Door {
-            name: identity.name().clone(),
+            name: name.clone(),
             options,
             refusals: refusals.clone(),
         };
         let acceptor = tokio::spawn(door.accept_all(endpoint.clone(), admitted));
-        let name = identity.name().clone();
         Ok(Self {
             endpoint,
             name,
@@ -356,3 +360,35 @@ const ALPN: &[u8] = b"ferrymq-link/1";
 const SOCKET_BUFFER_BYTES: usize = 2 * 1024 * 1024;
 /// Well below what a semaphore counts.
 const QUEUE_BYTES_MOST: usize = 1024 * 1024 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::secret::MeshSecret;
+
+    fn claiming(claimed: &str, certified: &str) -> LinkEndpoint {
+        let secret = MeshSecret::new("a secret of the mesh").unwrap();
+        let [claimed, certified] = [claimed, certified].map(|group| PeerName::new(group, 1).unwrap());
+        let identity = Identity::from_secret(certified, &secret).unwrap();
+        LinkEndpoint::bind_as(([127, 0, 0, 1], 0).into(), &identity, claimed, LinkOptions::default()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_certificate_for_another_name_is_refused_whichever_side_shows_it() {
+        let (honest, liar) = (claiming("north", "north"), claiming("east", "south"));
+        let error = liar.dial(honest.local_addr().unwrap(), None).await.unwrap_err();
+        assert_eq!(error, LinkError::WrongName("east/1".to_owned()), "the caller is told");
+        let counted = async {
+            while honest.refusals().count(Refusal::WrongName) == 0 {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(Duration::from_secs(20), counted).await.unwrap();
+        let error = honest.dial(liar.local_addr().unwrap(), Some("east")).await.unwrap_err();
+        assert_eq!(error, LinkError::WrongName("east/1".to_owned()));
+        honest
+            .dial(claiming("east", "east").local_addr().unwrap(), Some("east"))
+            .await
+            .unwrap();
+    }
+}

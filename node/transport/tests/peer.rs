@@ -96,6 +96,18 @@ async fn tls_lets_both_in_and_names_them() {
 }
 
 #[tokio::test]
+async fn tls_and_secret_are_both_demanded_when_both_are_configured() {
+    let both = |node, text| with_tls("north", node, "s").with_secret(&secret(text));
+    let (called, accepted) = connect(&both(1, "s"), &both(2, "s")).await.unwrap();
+    assert!(called.stream.is_encrypted());
+    frames_pass(called, accepted).await;
+    let error = refused(&both(1, "s"), &both(2, "t"), Refusal::BadSecret).await;
+    assert!(matches!(error, PeerError::BadSecret), "{error}");
+    let error = refused(&both(1, "s"), &with_tls("north", 2, "s"), Refusal::BadSecret).await;
+    assert!(matches!(error, PeerError::BadSecret), "{error}");
+}
+
+#[tokio::test]
 async fn any_node_answers_when_none_is_expected() {
     let callee = with_secret("north", 3, "s");
     let listener = listen(&callee).await;

@@ -1,8 +1,10 @@
 //! Take over another group's messages: step two of handing over (P4). The messages and the transfer's mark are stored
 //! in one entry; from here on they are this group's.
 
+use std::collections::BTreeMap;
+
 use bytes::{BufMut, Bytes, BytesMut};
-use ferrymq_message::{Destination, StoredMessage};
+use ferrymq_message::Destination;
 
 use crate::{
     ApplyError, DeadLetter, GroupId, Outcome, Owner, Slot, TransferId,
@@ -14,7 +16,7 @@ use crate::{
     queue::REDELIVERED,
     queues::Queues,
     subscriptions::Subscriptions,
-    transfers::Transfers,
+    transfers::{Outgoing, Transfers},
     wire::{Reader, put_dead_letter, put_destination, put_option},
 };
 
@@ -106,7 +108,8 @@ pub(crate) fn apply(
 ) -> Result<Outcome, ApplyError> {
     let origin = body.u64()?;
     let transfer = body.u64()?;
-    let incoming = transfers.incoming.entry(origin).or_default();
+    let Transfers { outgoing, incoming } = transfers;
+    let incoming = incoming.entry(origin).or_default();
     if transfer < incoming.floor {
         return Ok(Outcome::Settled);
     }
@@ -125,28 +128,25 @@ pub(crate) fn apply(
         let hops = body.u8()?;
         let dead_letter = body.option(Reader::dead_letter)?;
         let len = body.u32()? as usize;
-        let topic = match destination.kind().is_topic() {
-            // The row of demand may be a pattern; the message itself knows where it was published.
-            true => Some(
-                StoredMessage::new(body.peek(len)?)
-                    .and_then(|m| m.destination())
-                    .map_err(ApplyError::Message)?,
-            ),
-            false => None,
-        };
-        let mut slot = take_slot(&mut body, index, Some(len))?;
+        let offset = body.offset();
+        let (mut slot, message) = take_slot(Reader::new(body.bytes(len)?, offset), index)?;
         slot.redeliveries = redeliveries;
         slot.hops = hops;
         slot.set(REDELIVERED, redelivered);
         if dead_letter.is_some() {
             slot.expires_ms = 0;
         }
-        match topic {
-            None => place(queues, &destination, slot, dead_letter, out),
-            Some(topic) => match target.filter(|&group| group != own_group) {
-                None => publish(queues, subscriptions, &topic, slot, Publisher::Group, out),
-                Some(group) => pass_on(queues, subscriptions, &destination, group, slot, out),
-            },
+        if !destination.kind().is_topic() {
+            place(queues, &destination, slot, dead_letter, out);
+            continue;
+        }
+        match target.filter(|&group| group != own_group) {
+            None => {
+                // The row of demand may be a pattern; the message itself knows where it was published.
+                let topic = message.destination().map_err(ApplyError::Message)?;
+                publish(queues, subscriptions, &topic, slot, Publisher::Group, out);
+            }
+            Some(group) => pass_on(queues, subscriptions, outgoing, &destination, group, slot, out),
         }
     }
     incoming.accepted.insert(transfer, refused.clone());
@@ -172,6 +172,7 @@ fn place(
 fn pass_on(
     queues: &mut Queues,
     subscriptions: &mut Subscriptions,
+    outgoing: &mut BTreeMap<GroupId, Outgoing>,
     row: &Destination,
     group: GroupId,
     slot: Slot,
@@ -181,6 +182,6 @@ fn pass_on(
         group,
         topic: row.name().to_owned(),
     };
-    let queue = subscribe(queues, subscriptions, row.clone(), owner, String::new(), out);
+    let queue = subscribe(queues, subscriptions, outgoing, row.clone(), owner, String::new(), out);
     add(queues, queue, slot, out);
 }

@@ -7,7 +7,7 @@ use crate::{
     ApplyError, Outcome,
     effect::Applied,
     queues::Queues,
-    transfers::Transfers,
+    transfers::{Transfers, abandon},
     wire::{Reader, put_destination},
 };
 
@@ -29,7 +29,7 @@ impl DeleteDestination {
 
 pub(crate) fn apply(
     queues: &mut Queues,
-    transfers: &Transfers,
+    transfers: &mut Transfers,
     mut body: Reader,
     out: &mut Applied,
 ) -> Result<Outcome, ApplyError> {
@@ -42,7 +42,8 @@ pub(crate) fn apply(
         .outgoing
         .values()
         .any(|o| o.pending.values().any(|offer| offer.queue == id));
-    if under_offer {
+    // A temporary queue ends with its connection, whoever was to get its messages.
+    if under_offer && (if_empty || !destination.kind().is_temporary()) {
         return Ok(Outcome::Refused(
             "messages of this queue are under offer to another group".into(),
         ));
@@ -50,6 +51,7 @@ pub(crate) fn apply(
     if if_empty && queues.get(id).is_some_and(|queue| !queue.is_empty()) {
         return Ok(Outcome::Refused("the queue is not empty".into()));
     }
+    abandon(&mut transfers.outgoing, id);
     queues.delete(id, out);
     Ok(Outcome::Done)
 }

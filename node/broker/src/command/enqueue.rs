@@ -10,49 +10,25 @@ use crate::{
     producers::Producers,
     queues::Queues,
     subscriptions::Subscriptions,
-    wire::{Reader, put_destination, put_option, put_text},
+    wire::Reader,
 };
 
-/// A client's message.
-///
-/// ```text
-/// destination | producer: (0) or (1, id, sequence u64) | stored message to the end
-/// ```
+/// A client's message. The command is nothing but the stored form, which names destination and producer (P5): every
+/// byte more would be written to every replica's disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Enqueue {
-    /// Where it goes.
-    pub destination: Destination,
-    /// The producer's id and the number it gave to this message (P5).
-    pub producer: Option<(String, u64)>,
     /// Its stored form.
     pub message: Bytes,
 }
 
 impl Enqueue {
     pub(crate) fn encode(&self, out: &mut BytesMut) {
-        put_destination(out, &self.destination);
-        put_option(out, self.producer.as_ref(), |out, (id, sequence)| {
-            put_text(out, id);
-            out.put_u64_le(*sequence);
-        });
         out.put_slice(&self.message);
     }
 
     /// Appends a whole command without a copy of the message in between: `write` appends the stored form.
-    pub fn encode_with(
-        out: &mut BytesMut,
-        destination: &Destination,
-        producer: Option<(&str, u64)>,
-        write: impl FnOnce(&mut BytesMut),
-    ) {
-        framed(out, kind::ENQUEUE, |out| {
-            put_destination(out, destination);
-            put_option(out, producer.as_ref(), |out, (id, sequence)| {
-                put_text(out, id);
-                out.put_u64_le(*sequence);
-            });
-            write(out);
-        });
+    pub fn encode_with(out: &mut BytesMut, write: impl FnOnce(&mut BytesMut)) {
+        framed(out, kind::ENQUEUE, write);
     }
 }
 
@@ -61,54 +37,39 @@ pub(crate) fn apply(
     subscriptions: &Subscriptions,
     producers: &mut Producers,
     index: u64,
-    mut body: Reader,
+    body: Reader,
     out: &mut Applied,
 ) -> Result<Outcome, ApplyError> {
-    let destination = body.destination()?;
-    let producer = body.option(|r| {
-        let len = r.u32()? as usize;
-        Ok((r.bytes(len)?, r.u64()?))
-    })?;
-    if let Some((id, sequence)) = producer {
+    let (slot, message) = take_slot(body, index)?;
+    let routing = message.routing().map_err(ApplyError::Message)?;
+    if let Some((id, sequence)) = routing.producer {
         let id = std::str::from_utf8(&id).map_err(|_| ApplyError::Malformed("producer id"))?;
         if !producers.admit(id, sequence, index) {
             return Ok(Outcome::Duplicate);
         }
     }
-    let slot = take_slot(&mut body, index, None)?;
-    store(queues, subscriptions, &destination, slot, out);
+    let name = std::str::from_utf8(&routing.name).map_err(|_| ApplyError::Malformed("destination name"))?;
+    if let Some(queue) = queues.find(routing.kind, name) {
+        add(queues, queue, slot, out);
+        return Ok(Outcome::Done);
+    }
+    let destination = Destination::new(routing.kind, name).map_err(|_| ApplyError::Malformed("destination name"))?;
+    if destination.kind().is_topic() {
+        publish(queues, subscriptions, &destination, slot, Publisher::Client, out);
+    } else {
+        let queue = queues.open(&destination, out);
+        add(queues, queue, slot, out);
+    }
     Ok(Outcome::Done)
 }
 
-/// Makes a slot of the stored message that comes next: of this length, or up to the end.
-pub(crate) fn take_slot(body: &mut Reader, index: u64, len: Option<usize>) -> Result<Slot, ApplyError> {
+/// Makes a slot of a reader that holds nothing but one stored message.
+pub(crate) fn take_slot(mut body: Reader, index: u64) -> Result<(Slot, StoredMessage), ApplyError> {
     let offset = body.offset();
-    let bytes = match len {
-        Some(len) => body.bytes(len)?,
-        None => body.rest(),
-    };
-    let place = Place {
-        index,
-        offset,
-        len: bytes.len() as u32,
-    };
+    let bytes = body.rest();
+    let place = Place { index, offset, len: bytes.len() as u32 };
     let message = StoredMessage::new(bytes).map_err(ApplyError::Message)?;
-    Ok(Slot::new(
-        place,
-        message.expires_ms(),
-        message.priority(),
-        message.persistent(),
-    ))
-}
-
-/// Puts a message where its destination says.
-fn store(queues: &mut Queues, subscriptions: &Subscriptions, destination: &Destination, slot: Slot, out: &mut Applied) {
-    if !destination.kind().is_topic() {
-        let queue = queues.open(destination, out);
-        add(queues, queue, slot, out);
-        return;
-    }
-    publish(queues, subscriptions, destination, slot, Publisher::Client, out);
+    Ok((Slot::new(place, message.expires_ms(), message.priority(), message.persistent()), message))
 }
 
 /// Who published a message.

@@ -34,10 +34,12 @@ impl Expire {
 pub(crate) fn apply(queues: &mut Queues, mut body: Reader, out: &mut Applied) -> Result<Outcome, ApplyError> {
     let queue = body.u32()?;
     let mut seqs = body.seqs()?;
-    let dead_letter = body.option(Reader::destination)?;
+    let dead_letter = body.option(Reader::queue_name)?;
     let Some(messages) = queues.get_mut(queue) else {
         return Ok(Outcome::NotFound);
     };
+    // What expires in the dead letter queue itself has nowhere else to go (ActiveMQ: `sendToDeadLetterQueue`).
+    let dead_letter = dead_letter.filter(|dead_letter| dead_letter != messages.destination());
     seqs.retain(|&seq| messages.get(seq).is_some_and(|slot| !slot.offered()));
     let (kept, dropped): (Vec<_>, Vec<_>) = seqs
         .into_iter()

@@ -63,6 +63,9 @@ pub(crate) fn apply(
             }
             continue;
         }
+        if messages.get(seq).is_none() {
+            continue;
+        }
         let refusals = messages.refusals.entry(seq).or_insert(0);
         *refusals = refusals.saturating_add(1);
         let parked = *refusals >= REFUSALS_MAX;

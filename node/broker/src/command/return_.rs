@@ -8,7 +8,7 @@ use crate::{
     ApplyError, DeadLetter, Effect, Outcome, QueueId,
     command::enqueue::add,
     effect::Applied,
-    queue::{OFFERED, REDELIVERED},
+    queue::REDELIVERED,
     queues::Queues,
     wire::{Reader, put_destination, put_option, put_seqs, put_text},
 };
@@ -46,14 +46,17 @@ pub(crate) fn apply(queues: &mut Queues, mut body: Reader, out: &mut Applied) ->
     let seqs = body.seqs()?;
     let counted = body.u8()? != 0;
     let redeliveries_max = body.u16()?;
-    let dead_letter = body.option(Reader::destination)?;
+    let dead_letter = body.option(Reader::queue_name)?;
     let reason = body.text()?;
     let Some(messages) = queues.get_mut(queue) else {
         return Ok(Outcome::NotFound);
     };
     let mut dead = Vec::new();
     for seq in seqs {
-        let Some(slot) = messages.get_mut(seq) else { continue };
+        // What is set aside for another group belongs to that group's answer alone (P4).
+        let Some(slot) = messages.get_mut(seq).filter(|slot| !slot.offered()) else {
+            continue;
+        };
         if counted {
             slot.redeliveries = slot.redeliveries.saturating_add(1);
             slot.set(REDELIVERED, true);
@@ -99,10 +102,12 @@ pub(crate) fn bury(
             continue;
         }
         let original = queue.destination().clone();
+        let redelivered = queue.get(seq).is_some_and(|slot| queue.redelivered(seq, slot));
         let Some(mut slot) = queue.remove(seq) else { continue };
         out.unpin(slot.place);
         out.effects.push(Effect::Removed { queue: from, seq });
-        slot.set(OFFERED, false);
+        // An earlier master's deliveries are known by the number in the old queue only (P3).
+        slot.set(REDELIVERED, redelivered);
         slot.expires_ms = 0;
         if let Some(seq) = add(queues, to, slot, out)
             && let Some(queue) = queues.get_mut(to)

@@ -1,15 +1,18 @@
 //! Make a durable subscription, or take up the one that is there. One that names another topic or selector than before
 //! begins anew, as JMS demands of `createDurableSubscriber`.
 
+use std::collections::BTreeMap;
+
 use bytes::BytesMut;
 use ferrymq_message::Destination;
 
 use crate::{
-    ApplyError, Outcome, Owner,
+    ApplyError, GroupId, Outcome, Owner,
     effect::Applied,
     queue::QueueKind,
     queues::Queues,
     subscriptions::Subscriptions,
+    transfers::{Outgoing, Transfers, abandon},
     wire::{Reader, put_destination, put_text},
 };
 
@@ -65,6 +68,7 @@ pub(crate) fn take_owner(body: &mut Reader) -> Result<Owner, ApplyError> {
 pub(crate) fn apply(
     queues: &mut Queues,
     subscriptions: &mut Subscriptions,
+    transfers: &mut Transfers,
     mut body: Reader,
     out: &mut Applied,
 ) -> Result<Outcome, ApplyError> {
@@ -74,6 +78,7 @@ pub(crate) fn apply(
     Ok(Outcome::Queue(subscribe(
         queues,
         subscriptions,
+        &mut transfers.outgoing,
         topic,
         owner,
         selector,
@@ -84,6 +89,7 @@ pub(crate) fn apply(
 pub(crate) fn subscribe(
     queues: &mut Queues,
     subscriptions: &mut Subscriptions,
+    outgoing: &mut BTreeMap<GroupId, Outgoing>,
     topic: Destination,
     owner: Owner,
     selector: String,
@@ -99,6 +105,7 @@ pub(crate) fn subscribe(
             return id;
         }
         subscriptions.remove(&owner);
+        abandon(outgoing, id);
         queues.delete(id, out);
     }
     let id = queues.create(kind, out);

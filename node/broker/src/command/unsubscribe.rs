@@ -8,6 +8,7 @@ use crate::{
     effect::Applied,
     queues::Queues,
     subscriptions::Subscriptions,
+    transfers::{Transfers, abandon},
     wire::Reader,
 };
 
@@ -27,12 +28,14 @@ impl Unsubscribe {
 pub(crate) fn apply(
     queues: &mut Queues,
     subscriptions: &mut Subscriptions,
+    transfers: &mut Transfers,
     mut body: Reader,
     out: &mut Applied,
 ) -> Result<Outcome, ApplyError> {
     let owner = take_owner(&mut body)?;
     match subscriptions.remove(&owner) {
         Some(queue) => {
+            abandon(&mut transfers.outgoing, queue);
             queues.delete(queue, out);
             Ok(Outcome::Done)
         }

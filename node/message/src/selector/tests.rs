@@ -60,6 +60,8 @@ fn selects() {
         ("yes <> FALSE", true),
         ("yes = 'true'", false),
         ("yes = 1", false),
+        ("yes > no", false),
+        ("yes >= yes", false),
         ("raw = 'x'", false),
         ("raw IS NOT NULL", true),
         // Absent names are unknown, and unknown never selects.

@@ -77,10 +77,10 @@ impl Decoder {
             match unseen.iter().position(|b| matches!(b, b'\n' | 0)) {
                 Some(at) if unseen[at] == 0 => return Err(StompError::NulInHead),
                 Some(at) => {
-                    let line = input.split_to(self.scanned + at);
-                    input.advance(1);
+                    let line_bytes = self.scanned + at;
+                    self.line(&input[..line_bytes])?;
+                    input.advance(line_bytes + 1);
                     self.scanned = 0;
-                    self.line(&line)?;
                 }
                 None => {
                     self.scanned = input.len();

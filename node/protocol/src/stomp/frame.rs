@@ -1,5 +1,7 @@
 //! A STOMP frame, as either side sends it.
 
+use std::fmt;
+
 use bytes::Bytes;
 
 /// What a frame is about.
@@ -77,8 +79,9 @@ impl Command {
     }
 }
 
-/// Headers in their order. Of a repeated name only the first counts (STOMP 1.2, "Repeated Header Entries").
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+/// Headers in their order. Of a repeated name only the first counts (STOMP 1.2, "Repeated Header Entries"). `Debug` never
+/// shows a password.
+#[derive(Clone, PartialEq, Eq, Default)]
 pub struct Headers(Vec<(String, String)>);
 
 impl Headers {
@@ -119,6 +122,14 @@ impl Headers {
     /// True where there are none.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+}
+
+impl fmt::Debug for Headers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map()
+            .entries(self.iter().map(|(k, v)| (k, if k == "passcode" { "…" } else { v })))
+            .finish()
     }
 }
 

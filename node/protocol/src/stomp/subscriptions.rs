@@ -141,10 +141,12 @@ impl Subscriptions {
         self.by_id.get(id).copied()
     }
 
-    /// The oldest subscription of a destination that has no id, as 1.0 names them.
+    /// The oldest subscription of a destination, as 1.0 may name it.
     pub(super) fn number_at(&self, destination: &Destination) -> Option<u32> {
-        let nameless = |entry: &(&u32, &Subscription)| entry.1.id.is_none() && entry.1.destination == *destination;
-        self.by_number.iter().find(nameless).map(|(number, _)| *number)
+        self.by_number
+            .iter()
+            .find(|(_, subscription)| subscription.destination == *destination)
+            .map(|(number, _)| *number)
     }
 
     /// The one of this number.
@@ -223,7 +225,8 @@ mod tests {
         assert!(all.add(1, named()));
         assert!(!all.add(2, named()));
         assert_eq!(all.number_of("x"), Some(1));
-        assert_eq!(all.number_at(&Destination::queue("A")), None);
+        assert_eq!(all.number_at(&Destination::queue("A")), Some(1));
+        assert_eq!(all.number_at(&Destination::queue("B")), None);
         assert!(all.remove(1).is_some());
         assert!(all.add(2, named()));
         assert_eq!(all.len(), 1);

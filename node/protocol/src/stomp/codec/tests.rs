@@ -105,6 +105,7 @@ fn frames_follow_each_other() {
     }
 }
 
+/// P11.
 #[test]
 fn hostile_bytes_are_refused() {
     let long = [b'x'; 200];
@@ -155,6 +156,24 @@ fn hostile_bytes_are_refused() {
             assert_eq!(result, Err(expected.clone()), "{}", bytes.escape_ascii());
         }
     }
+}
+
+#[test]
+fn no_byte_is_looked_at_twice() {
+    let mut decoder = open(Version::V1_2);
+    let mut input = BytesMut::from(&b"SEND\nhalf a line"[..]);
+    assert_eq!(decoder.decode(&mut input), Ok(None));
+    assert_eq!((&input[..], decoder.scanned), (&b"half a line"[..], 11));
+    input.extend_from_slice(b":\n\nhalf a body");
+    assert_eq!(decoder.decode(&mut input), Ok(None));
+    assert_eq!((&input[..], decoder.scanned), (&b"half a body"[..], 11));
+    input.extend_from_slice(b"\0");
+    assert!(
+        decoder
+            .decode(&mut input)
+            .unwrap()
+            .is_some_and(|frame| &frame.body[..] == b"half a body")
+    );
 }
 
 #[test]
@@ -239,6 +258,7 @@ proptest! {
         prop_assert_eq!(decoded, Ok(vec![frame]));
     }
 
+    /// P11.
     #[test]
     fn any_bytes_are_decoded_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..200), piece in 1usize..50) {
         for version in [Version::V1_0, Version::V1_1, Version::V1_2] {

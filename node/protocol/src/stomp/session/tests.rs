@@ -141,6 +141,9 @@ fn connects_in_each_version() {
 
 #[test]
 fn a_password_is_never_shown() {
+    let mut client = Client::stranger();
+    client.send("CONNECT\npasscode:secret\n");
+    assert!(!format!("{:?}", client.session).contains("secret"));
     let login = Login {
         passcode: Some("secret".into()),
         ..Login::default()
@@ -161,6 +164,7 @@ fn what_comes_behind_connect_waits_for_the_login() {
     assert_eq!(message.properties, [("k".to_owned(), "a:b".into())]);
 }
 
+/// P11.
 #[test]
 fn bad_greetings() {
     let table = [
@@ -505,6 +509,7 @@ fn transactions_are_named_by_the_client() {
     assert!(client.written().starts_with("ERROR\n"));
 }
 
+/// P11.
 #[test]
 fn breaches_end_the_connection() {
     let table = [
@@ -613,6 +618,7 @@ fn a_browser_is_told_the_end() {
     assert_eq!(client.written(), "");
 }
 
+/// P3.
 #[test]
 fn dead_letters_and_redeliveries_are_marked() {
     let mut client = Client::connected("1.2");

@@ -1,0 +1,81 @@
+//! What waits for the node. Pictures of demand are absolute, so a later one takes the place of an earlier one, and a node
+//! that is slow to listen costs no memory.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use ferrymq_message::Destination;
+
+use crate::output::{LinkStatus, Output, RemoteDemand};
+
+/// See the file's head. Proposals go first; their number is bounded by what is in flight.
+#[derive(Debug, Default)]
+pub(super) struct Outbox {
+    proposals: VecDeque<Output>,
+    demand: BTreeMap<Destination, Vec<RemoteDemand>>,
+    links: Option<Vec<LinkStatus>>,
+}
+
+impl Outbox {
+    pub(super) fn push(&mut self, output: Output) {
+        match output {
+            Output::Propose { .. } => self.proposals.push_back(output),
+            Output::Demand { destination, rows } => _ = self.demand.insert(destination, rows),
+            Output::Links(links) => self.links = Some(links),
+        }
+    }
+
+    pub(super) fn pop(&mut self) -> Option<Output> {
+        if let Some(proposal) = self.proposals.pop_front() {
+            return Some(proposal);
+        }
+        if let Some((destination, rows)) = self.demand.pop_first() {
+            return Some(Output::Demand { destination, rows });
+        }
+        self.links.take().map(Output::Links)
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.proposals.is_empty() && self.demand.is_empty() && self.links.is_none()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ferrymq_broker::{Command, Forget};
+
+    use super::*;
+
+    #[test]
+    fn proposals_keep_their_order_and_pictures_only_the_last() {
+        let mut outbox = Outbox::default();
+        let propose = |token| Output::Propose {
+            token,
+            command: Command::Forget(Forget {
+                origin: 1,
+                floor: token,
+            }),
+        };
+        let demand = |name| Output::Demand {
+            destination: Destination::queue(name),
+            rows: Vec::new(),
+        };
+        outbox.push(Output::Links(Vec::new()));
+        outbox.push(demand("B"));
+        outbox.push(propose(1));
+        outbox.push(demand("A"));
+        outbox.push(demand("B"));
+        outbox.push(propose(2));
+        let order: Vec<Output> = std::iter::from_fn(|| outbox.pop()).collect();
+        assert_eq!(
+            order,
+            [
+                propose(1),
+                propose(2),
+                demand("A"),
+                demand("B"),
+                Output::Links(Vec::new())
+            ]
+        );
+        assert!(outbox.is_empty());
+    }
+}

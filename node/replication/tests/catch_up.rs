@@ -1,0 +1,218 @@
+//! Nodes that lag, join, leave, or have lost everything.
+
+#![allow(clippy::unwrap_used, reason = "test code")]
+
+mod harness;
+
+use std::collections::BTreeSet;
+
+use ferrymq_replication::{Config, MembershipError, NodeId};
+use harness::{Cluster, DEADLINE, Node, acknowledge, free_address, until};
+
+/// Snapshots soon, and nothing kept behind them.
+fn small(config: &mut Config) {
+    config.snapshot_log_entries = 25;
+    config.log_keep_entries = 2;
+    config.stragglers_interval_ms = 200;
+    config.disk_reserve_bytes = 1024 * 1024;
+}
+
+/// Waits until the master's log no longer reaches back to `index`.
+async fn purged_beyond(cluster: &Cluster, index: u64) {
+    until("the log is purged", async || {
+        let master = cluster.master().await;
+        (cluster.group(master).status().purged_index > index).then_some(())
+    })
+    .await;
+}
+
+async fn voters(cluster: &Cluster) -> BTreeSet<NodeId> {
+    let master = cluster.master().await;
+    cluster
+        .group(master)
+        .status()
+        .members
+        .iter()
+        .filter(|member| member.is_voter)
+        .map(|member| member.node)
+        .collect()
+}
+
+/// Acknowledges the first `count` messages.
+async fn consume(cluster: &Cluster, count: usize) {
+    let master = cluster.master().await;
+    let command = acknowledge(cluster.group(master), count);
+    cluster.submit(master, &command).await.unwrap();
+}
+
+async fn slave(cluster: &Cluster) -> NodeId {
+    let master = cluster.master().await;
+    cluster.running().into_iter().find(|id| *id != master).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slave_that_lags_far_gets_a_snapshot_with_the_living_bodies() {
+    let mut cluster = Cluster::start(3, small).await;
+    for number in 0..10 {
+        cluster.send(number).await;
+    }
+    cluster.all_hold(0..10).await;
+    let lagging = slave(&cluster).await;
+    let has = cluster.group(lagging).status().last_index;
+    cluster.stop(lagging).await;
+    for number in 10..150 {
+        cluster.send(number).await;
+    }
+    consume(&cluster, 60).await;
+    for number in 150..200 {
+        cluster.send(number).await;
+    }
+    purged_beyond(&cluster, has).await;
+    cluster.start_node(lagging).await.unwrap();
+    cluster.all_hold(60..200).await;
+    assert!(
+        cluster.group(lagging).status().snapshot_index > has,
+        "it caught up without a snapshot"
+    );
+    // What arrived is on its disk: alone with one other it is still all there after a restart.
+    cluster.stop(lagging).await;
+    let other = slave(&cluster).await;
+    cluster.stop(other).await;
+    cluster.start_node(lagging).await.unwrap();
+    cluster.send(200).await;
+    cluster.all_hold(60..=200).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restart_after_snapshots_keeps_bodies_and_lets_dead_segments_go() {
+    let mut cluster = Cluster::start(1, small).await;
+    for number in 0..20 {
+        cluster.send(number * 100 + 1_999).await;
+    }
+    for round in 0..40 {
+        for number in 0..10 {
+            cluster.send(10_000 + round * 10 + number).await;
+        }
+        let master = cluster.master().await;
+        // All but the first twenty.
+        let acknowledge = harness::acknowledge_after(cluster.group(master), 20);
+        cluster.submit(master, &acknowledge).await.unwrap();
+    }
+    let first: Vec<u64> = (0..20).map(|number| number * 100 + 1_999).collect();
+    cluster.all_hold(first.clone()).await;
+    cluster.group(1).snapshot().await.unwrap();
+    until("few segments are left", async || {
+        (cluster.group(1).status().journal["segments"] <= 4).then_some(())
+    })
+    .await;
+    cluster.stop(1).await;
+    cluster.start_node(1).await.unwrap();
+    cluster.all_hold(first).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_joins_while_messages_flow_and_another_leaves() {
+    let mut cluster = Cluster::start(3, small).await;
+    for number in 0..60 {
+        cluster.send(number).await;
+    }
+    let address = free_address();
+    cluster.members.insert(4, address.clone());
+    cluster.nodes.insert(
+        4,
+        Node {
+            id: 4,
+            dir: tempfile::tempdir().unwrap(),
+            running: None,
+        },
+    );
+    cluster.start_node(4).await.unwrap();
+    let master = cluster.master().await;
+    assert_eq!(
+        cluster.group(master).add_node(2, address.clone()).await,
+        Err(MembershipError::InUse(2))
+    );
+    let group = cluster.group(master).clone();
+    let add = tokio::spawn(async move { group.add_node(4, address).await });
+    for number in 60..90 {
+        cluster.send(number).await;
+    }
+    tokio::time::timeout(DEADLINE, add).await.unwrap().unwrap().unwrap();
+    assert_eq!(voters(&cluster).await, BTreeSet::from([1, 2, 3, 4]));
+    cluster.all_hold(0..90).await;
+
+    let leaving = cluster
+        .running()
+        .into_iter()
+        .find(|id| *id != master && *id != 4)
+        .unwrap();
+    let master = cluster.master().await;
+    assert_eq!(
+        cluster.group(master).remove_node(master).await,
+        Err(MembershipError::IsMaster(master))
+    );
+    assert_eq!(
+        cluster.group(master).remove_node(9).await,
+        Err(MembershipError::Unknown(9))
+    );
+    if leaving != master {
+        cluster.group(master).remove_node(leaving).await.unwrap();
+        cluster.stop(leaving).await;
+        assert!(!voters(&cluster).await.contains(&leaving));
+    }
+    cluster.send(90).await;
+    cluster.all_hold(0..=90).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_lost_its_disk_joins_anew_and_does_not_vote_before() {
+    let mut cluster = Cluster::start(3, small).await;
+    for number in 0..60 {
+        cluster.send(number).await;
+    }
+    let lost = slave(&cluster).await;
+    cluster.stop(lost).await;
+    cluster.nodes.get_mut(&lost).unwrap().dir = tempfile::tempdir().unwrap();
+    cluster.start_node(lost).await.unwrap();
+    for number in 60..70 {
+        cluster.send(number).await;
+    }
+    cluster.all_hold(0..70).await;
+    until("it votes again", async || {
+        voters(&cluster).await.contains(&lost).then_some(())
+    })
+    .await;
+    until("it has nothing more to say", async || {
+        cluster.group(lost).status().notice.is_none().then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_without_data_and_without_a_master_waits_and_says_so() {
+    let mut cluster = Cluster::start(3, |_| {}).await;
+    cluster.send(1).await;
+    cluster.all_hold([1]).await;
+    let lost = slave(&cluster).await;
+    for id in 1..=3 {
+        cluster.stop(id).await;
+    }
+    cluster.nodes.get_mut(&lost).unwrap().dir = tempfile::tempdir().unwrap();
+    cluster.start_node(lost).await.unwrap();
+    let other = (1..=3).find(|id| *id != lost).unwrap();
+    cluster.start_node(other).await.unwrap();
+    // The other one alone is no majority, and the one without data must not make it one.
+    let notice = until("it says why it waits", async || {
+        let status = cluster.group(lost).status();
+        status
+            .notice
+            .filter(|notice| notice.contains("no data") && status.role == "waiting")
+    })
+    .await;
+    assert!(notice.contains("waiting for a master"), "{notice}");
+    assert!(!cluster.group(other).role().borrow().is_master());
+    let third = (1..=3).find(|id| *id != lost && *id != other).unwrap();
+    cluster.start_node(third).await.unwrap();
+    cluster.send(2).await;
+    cluster.all_hold([1, 2]).await;
+}

@@ -1,0 +1,348 @@
+//! Groups of several nodes in one process, talking over loopback, with real journals in temporary directories.
+
+#![allow(
+    dead_code,
+    unreachable_pub,
+    clippy::unwrap_used,
+    reason = "test code; each test file uses a part of it"
+)]
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use ferrymq_broker::{Acknowledge, Command, Effect, Enqueue, Outcome, Settings};
+use ferrymq_journal::Journal;
+use ferrymq_message::{Destination, DestinationKind, Message, Producer, StoredMessage};
+use ferrymq_replication::{Completion, Config, Failure, Group, GroupEvent, NodeAddress, NodeId, PeerDial, StartError};
+use ferrymq_transport::{PeerAuth, PeerListener, PeerName};
+use tempfile::TempDir;
+use tokio::task::{JoinHandle, JoinSet};
+
+pub const GROUP: &str = "north";
+pub const QUEUE: &str = "orders";
+/// Generous: two cores may run several such tests at once.
+pub const DEADLINE: Duration = Duration::from_secs(20);
+
+/// A group; nodes can be stopped and started.
+pub struct Cluster {
+    pub nodes: BTreeMap<NodeId, Node>,
+    pub members: BTreeMap<NodeId, NodeAddress>,
+    tune: fn(&mut Config),
+}
+
+/// One node's disk, and its running replica if it runs.
+pub struct Node {
+    pub id: NodeId,
+    pub dir: TempDir,
+    pub running: Option<Running>,
+}
+
+pub struct Running {
+    pub group: Group,
+    pub seen: Arc<Mutex<Seen>>,
+    journal: Journal,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+/// What the node was told.
+#[derive(Default)]
+pub struct Seen {
+    pub results: BTreeMap<u64, Result<Outcome, Failure>>,
+    pub effects: Vec<(u64, Effect)>,
+    pub indexes: Vec<u64>,
+    pub fatal: Option<String>,
+}
+
+impl Cluster {
+    /// Starts nodes 1..=count, all fresh.
+    pub async fn start(count: NodeId, tune: fn(&mut Config)) -> Cluster {
+        let mut cluster = Cluster {
+            nodes: BTreeMap::new(),
+            members: BTreeMap::new(),
+            tune,
+        };
+        for id in 1..=count {
+            cluster.members.insert(id, free_address());
+            cluster.nodes.insert(
+                id,
+                Node {
+                    id,
+                    dir: tempfile::tempdir().unwrap(),
+                    running: None,
+                },
+            );
+        }
+        for id in 1..=count {
+            cluster.start_node(id).await.unwrap();
+        }
+        cluster
+    }
+
+    /// Starts a node that is stopped, with the members as they are known to the cluster.
+    pub async fn start_node(&mut self, id: NodeId) -> Result<(), StartError> {
+        let mut config = Config::new(
+            GROUP,
+            id,
+            self.members.clone(),
+            self.nodes[&id].dir.path().join("state"),
+        );
+        (self.tune)(&mut config);
+        self.start_with(config).await
+    }
+
+    pub async fn start_with(&mut self, config: Config) -> Result<(), StartError> {
+        let node = self.nodes.get_mut(&config.node).unwrap();
+        let address = self.members[&config.node].peer.clone();
+        let journal = Journal::open(journal_config(node.dir.path().join("journal"))).unwrap();
+        let auth = PeerAuth::new(PeerName::new(config.group.clone(), config.node).unwrap());
+        let mut listener = until("the port is free", async || {
+            PeerListener::bind(&address, auth.clone()).await.ok()
+        })
+        .await;
+        let dial = Arc::new(PeerDial::new(auth, Duration::from_millis(config.dial_timeout_ms)));
+        let (group, mut events) = Group::start(config, journal.clone(), Settings::default(), dial).await?;
+        let seen = Arc::new(Mutex::new(Seen::default()));
+        let note = seen.clone();
+        let watch = tokio::spawn(async move {
+            while let Some(event) = events.recv().await {
+                note.lock().unwrap().note(event);
+            }
+        });
+        let server = group.clone();
+        let serve = tokio::spawn(async move {
+            let mut streams = JoinSet::new();
+            loop {
+                let connection = listener.accept().await;
+                let server = server.clone();
+                streams.spawn(async move {
+                    server
+                        .serve(connection.purpose, connection.peer, connection.stream)
+                        .await
+                });
+            }
+        });
+        node.running = Some(Running {
+            group,
+            seen,
+            journal,
+            tasks: vec![watch, serve],
+        });
+        Ok(())
+    }
+
+    /// Ends a node without a word to the others: its connections break.
+    pub async fn stop(&mut self, id: NodeId) {
+        let running = self.nodes.get_mut(&id).unwrap().running.take().expect("it runs");
+        for task in running.tasks {
+            task.abort();
+            let _ = task.await;
+        }
+        running.group.shutdown().await;
+        running.journal.close();
+    }
+
+    pub fn group(&self, id: NodeId) -> &Group {
+        &self.nodes[&id].running.as_ref().expect("it runs").group
+    }
+
+    pub fn seen(&self, id: NodeId) -> Arc<Mutex<Seen>> {
+        self.nodes[&id].running.as_ref().expect("it runs").seen.clone()
+    }
+
+    pub fn running(&self) -> Vec<NodeId> {
+        self.nodes
+            .values()
+            .filter(|node| node.running.is_some())
+            .map(|node| node.id)
+            .collect()
+    }
+
+    /// The one node that is master, with a lease.
+    pub async fn master(&self) -> NodeId {
+        until("there is one master", async || {
+            let is_master = |id: &NodeId| self.group(*id).role().borrow().is_master() && self.group(*id).lease_valid();
+            let masters: Vec<NodeId> = self.running().into_iter().filter(is_master).collect();
+            if let [master] = masters[..] { Some(master) } else { None }
+        })
+        .await
+    }
+
+    /// Submits on that node and waits for the outcome.
+    pub async fn submit(&self, id: NodeId, command: &Command) -> Result<Outcome, Failure> {
+        let token = TOKEN.fetch_add(1, Ordering::Relaxed);
+        self.group(id).submit(command.encode(), token);
+        let seen = self.seen(id);
+        until("the command is answered", async || {
+            seen.lock().unwrap().results.remove(&token)
+        })
+        .await
+    }
+
+    /// Sends on whichever node is master, as a client would: again, under the same number, while the answer is no.
+    pub async fn send(&self, number: u64) {
+        until("the message is acknowledged", async || {
+            let master = self.master().await;
+            match self.submit(master, &enqueue(number)).await {
+                Ok(Outcome::Done | Outcome::Duplicate) => Some(()),
+                Ok(other) => panic!("unexpected outcome {other:?}"),
+                Err(_) => None,
+            }
+        })
+        .await;
+    }
+
+    /// Waits until all running nodes hold exactly these messages in this order, bodies included.
+    pub async fn all_hold(&self, numbers: impl IntoIterator<Item = u64>) {
+        let expected: Vec<String> = numbers.into_iter().map(body).collect();
+        for id in self.running() {
+            let mut last = Vec::new();
+            let held = tokio::time::timeout(DEADLINE, async {
+                loop {
+                    last = contents(self.group(id));
+                    if last == expected {
+                        return;
+                    }
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+            });
+            if held.await.is_err() {
+                panic!(
+                    "node {id} holds {} messages, not {}: {last:?}\n{:#?}",
+                    last.len(),
+                    expected.len(),
+                    self.group(id).status()
+                );
+            }
+        }
+    }
+}
+
+impl Seen {
+    fn note(&mut self, event: GroupEvent) {
+        match event {
+            GroupEvent::Applied {
+                index,
+                effects,
+                results,
+            } => {
+                self.indexes.push(index);
+                self.effects.extend(effects.into_iter().map(|effect| (index, effect)));
+                self.note_results(results);
+            }
+            GroupEvent::Done { results } => self.note_results(results),
+            GroupEvent::Fatal(reason) => self.fatal = Some(reason),
+        }
+    }
+
+    fn note_results(&mut self, results: Vec<Completion>) {
+        for (token, result) in results {
+            assert!(
+                self.results.insert(token, result).is_none(),
+                "token {token} was answered twice"
+            );
+        }
+    }
+}
+
+static TOKEN: AtomicU64 = AtomicU64::new(1);
+
+/// Small segments, so that tests see them come and go.
+pub fn journal_config(dir: PathBuf) -> ferrymq_journal::Config {
+    ferrymq_journal::Config {
+        segment_bytes: 64 * 1024,
+        cache_bytes_max: 256 * 1024,
+        ..ferrymq_journal::Config::new(dir)
+    }
+}
+
+/// A port that nobody uses at the moment.
+pub fn free_address() -> NodeAddress {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    NodeAddress::new(listener.local_addr().unwrap().to_string())
+}
+
+pub fn body(number: u64) -> String {
+    format!("message {number} {}", "x".repeat(number as usize % 2000))
+}
+
+pub fn enqueue(number: u64) -> Command {
+    let producer = Producer {
+        id: format!("producer-{number}"),
+        sequence: 1,
+    };
+    let message = Message::new(
+        format!("id-{number}"),
+        Destination::queue(QUEUE),
+        Bytes::from(body(number)),
+    );
+    Command::Enqueue(Enqueue {
+        message: Message {
+            producer: Some(producer),
+            ..message
+        }
+        .encode(),
+    })
+}
+
+/// Takes the first `count` messages off the queue.
+pub fn acknowledge(group: &Group, count: usize) -> Command {
+    acknowledge_some(group, 0, count)
+}
+
+/// Takes all but the first `kept` messages off the queue.
+pub fn acknowledge_after(group: &Group, kept: usize) -> Command {
+    acknowledge_some(group, kept, usize::MAX)
+}
+
+fn acknowledge_some(group: &Group, kept: usize, count: usize) -> Command {
+    group.with_broker(|broker| {
+        let queue = broker
+            .queues()
+            .find(DestinationKind::Queue, QUEUE)
+            .expect("it was made by the first message");
+        let messages = broker.queues().get(queue).expect("found just now");
+        let seqs = messages
+            .iter_from(0)
+            .skip(kept)
+            .take(count)
+            .map(|(seq, _)| seq)
+            .collect();
+        Command::Acknowledge(Acknowledge { queue, seqs })
+    })
+}
+
+/// The bodies in the queue, read from the journal.
+pub fn contents(group: &Group) -> Vec<String> {
+    let places = group.with_broker(|broker| {
+        let queue = broker
+            .queues()
+            .find(DestinationKind::Queue, QUEUE)
+            .and_then(|queue| broker.queues().get(queue));
+        queue
+            .map(|queue| queue.iter_from(0).map(|(_, slot)| slot.place).collect::<Vec<_>>())
+            .unwrap_or_default()
+    });
+    let text = |place| {
+        let Ok(stored) = group.read(place) else {
+            return format!("unreadable {place:?}");
+        };
+        String::from_utf8(StoredMessage::new(stored).expect("a stored message").body().to_vec()).unwrap()
+    };
+    places.into_iter().map(text).collect()
+}
+
+/// Waits until `look` finds something.
+pub async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+    let started = Instant::now();
+    loop {
+        if let Some(found) = look().await {
+            return found;
+        }
+        assert!(started.elapsed() < DEADLINE, "waited in vain until {what}");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}

@@ -1,0 +1,336 @@
+//! `ferrymq status`: a group, its links and its queues at a glance.
+
+use clap::Args;
+use serde_json::{Value, json};
+
+use super::{
+    Failure,
+    admin_client::{AdminArgs, AdminClient},
+    output::{Format, Table, cell, print, print_json, size},
+};
+
+/// Show a group, its links and its queues
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  ferrymq status
+  ferrymq status --admin http://127.0.0.1:62141 --output json
+  ferrymq status --local
+
+Only the master knows clients, queues and links, so it is asked as well, wherever it is.
+
+Exit codes: 0 done, 1 refused, 2 wrong usage, 3 cannot connect")]
+pub(crate) struct StatusArgs {
+    #[command(flatten)]
+    admin: AdminArgs,
+    /// Ask this node only, not its master
+    #[arg(long)]
+    local: bool,
+    /// Form of the status
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Format,
+}
+
+pub(crate) async fn run(args: StatusArgs) -> Result<(), Failure> {
+    let asked = AdminClient::new(&args.admin.admin)?;
+    let status = asked.get("/api/status").await?;
+    // A master that cannot be reached is no reason to keep the rest back.
+    let from_master = if args.local || !status["master"].is_null() {
+        None
+    } else {
+        match asked.clone().master().await {
+            Ok(master) => master.get("/api/status").await.ok(),
+            Err(_) => None,
+        }
+    };
+    match args.output {
+        Format::Json => print_json(&with_master(status, from_master)),
+        Format::Table => print(&tables(&status, from_master.as_ref().unwrap_or(&status))),
+    }
+}
+
+fn with_master(mut status: Value, from_master: Option<Value>) -> Value {
+    if let (Some(status), Some(master)) = (status.as_object_mut(), from_master) {
+        status.insert("from_master".to_owned(), master);
+    }
+    status
+}
+
+/// `status` is the node that was asked, `full` the most complete one.
+fn tables(status: &Value, full: &Value) -> String {
+    let mut text = heading(status);
+    text += &format!("\n{}", members_table(&full["group"]));
+    let master = &full["master"];
+    if master.is_null() {
+        text += "\nqueues and links: unknown, since no master answers\n";
+        return text;
+    }
+    text += &format!(
+        "\n{} connections, {} consumers{}\n",
+        cell(&master["connections"]),
+        cell(&master["consumers"]),
+        if master["store_full"] == json!(true) {
+            ", STORE FULL: producers are held back"
+        } else {
+            ""
+        }
+    );
+    for table in [
+        links_table(master),
+        demand_table(master),
+        doubt_table(master),
+        queues_table(master),
+    ] {
+        if !table.is_empty() {
+            text += &format!("\n{table}");
+        }
+    }
+    let (shown, total) = (
+        list(&master["queues"]).len() as u64,
+        master["queues_total"].as_u64().unwrap_or(0),
+    );
+    if total > shown {
+        text += &format!("… and {} more queues\n", total - shown);
+    }
+    text
+}
+
+fn heading(status: &Value) -> String {
+    let group = &status["group"];
+    let mut text = format!(
+        "group {}, node {} ({}), term {}, {}, sync {}, version {}\n",
+        cell(&group["group"]),
+        cell(&group["node"]),
+        cell(&group["role"]),
+        cell(&group["term"]),
+        group["master"]
+            .as_u64()
+            .map_or("NO MASTER".to_owned(), |master| format!("master {master}")),
+        cell(&group["sync"]),
+        cell(&status["version"]),
+    );
+    text += &format!(
+        "applied {} of {} committed; {} batches of {:.1} commands, commit p50 {} p99 {}\n",
+        cell(&group["applied_index"]),
+        cell(&group["committed_index"]),
+        cell(&group["batches"]["count"]),
+        group["batches"]["commands_average"].as_f64().unwrap_or(0.0),
+        micros(&group["batches"]["commit_p50_micros"]),
+        micros(&group["batches"]["commit_p99_micros"]),
+    );
+    if let Some(notice) = group["notice"].as_str() {
+        text += &format!("NOTICE: {notice}\n");
+    }
+    text
+}
+
+/// The nodes of the group; lag and times are known on the master only.
+pub(crate) fn members_table(group: &Value) -> Table {
+    let mut table = Table::new(&["NODE", "ROLE", "PEER", "STOMP", "ADMIN", "HAS", "LAG", "HEARD"]);
+    for member in list(&group["members"]) {
+        let is_master = !group["master"].is_null() && member["node"] == group["master"];
+        let role = match (is_master, member["is_voter"].as_bool()) {
+            (true, _) => "master",
+            (false, Some(false)) => "catching up",
+            (false, _) => "slave",
+        };
+        let address = &member["address"];
+        let heard = member["heard_ms_ago"]
+            .as_u64()
+            .map_or("-".to_owned(), |ms| format!("{ms} ms ago"));
+        table.row(vec![
+            cell(&member["node"]),
+            role.to_owned(),
+            cell(&address["peer"]),
+            cell(&address["clients"]["stomp"]),
+            cell(&address["admin"]),
+            cell(&member["matched_index"]),
+            cell(&member["lag_entries"]),
+            heard,
+        ]);
+    }
+    table
+}
+
+fn links_table(master: &Value) -> Table {
+    let mut table = Table::new(&[
+        "LINK TO",
+        "NODE",
+        "STATE",
+        "RTT",
+        "SENT",
+        "RECEIVED",
+        "REFUSED",
+        "IN DOUBT",
+        "LAST ERROR",
+    ]);
+    for link in list(&master["mesh"]["links"]) {
+        table.row(vec![
+            cell(&link["peer"]),
+            cell(&link["node"]),
+            cell(&link["state"]),
+            micros(&link["rtt_us"]),
+            cell(&link["sent"]),
+            cell(&link["received"]),
+            cell(&link["refused"]),
+            cell(&link["transfers_in_doubt"]),
+            cell(&link["last_error"]),
+        ]);
+    }
+    table
+}
+
+fn demand_table(master: &Value) -> Table {
+    let mut table = Table::new(&[
+        "DEMAND FOR",
+        "OF GROUP",
+        "OVER",
+        "CONSUMERS",
+        "CREDIT",
+        "DISTANCE",
+        "DURABLE",
+    ]);
+    for row in list(&master["mesh"]["demand"]) {
+        for group in list(&row["groups"]) {
+            table.row(vec![
+                cell(&row["destination"]),
+                cell(&group["group"]),
+                cell(&group["next_hop"]),
+                cell(&group["consumers"]),
+                cell(&group["credit"]),
+                cell(&group["distance"]),
+                cell(&group["durable"]),
+            ]);
+        }
+    }
+    table
+}
+
+fn doubt_table(master: &Value) -> Table {
+    let mut table = Table::new(&["IN DOUBT WITH", "TRANSFERS", "MESSAGES"]);
+    for row in list(&master["mesh"]["in_doubt"]) {
+        // Groups with which everything is settled are no news.
+        if row["transfers"].as_u64() != Some(0) {
+            table.row(vec![
+                cell(&row["group"]),
+                cell(&row["transfers"]),
+                cell(&row["messages"]),
+            ]);
+        }
+    }
+    table
+}
+
+fn queues_table(master: &Value) -> Table {
+    let mut table = Table::new(&[
+        "QUEUE",
+        "MESSAGES",
+        "SIZE",
+        "IN FLIGHT",
+        "CONSUMERS",
+        "ENQUEUED",
+        "DEQUEUED",
+    ]);
+    for queue in list(&master["queues"]) {
+        table.row(vec![
+            cell(&queue["name"]),
+            cell(&queue["messages"]),
+            queue["bytes"].as_u64().map_or("-".to_owned(), size),
+            cell(&queue["in_flight"]),
+            cell(&queue["consumers"]),
+            cell(&queue["enqueued"]),
+            cell(&queue["dequeued"]),
+        ]);
+    }
+    table
+}
+
+fn list(value: &Value) -> &[Value] {
+    value.as_array().map_or(&[], Vec::as_slice)
+}
+
+fn micros(value: &Value) -> String {
+    value
+        .as_u64()
+        .map_or("-".to_owned(), |micros| format!("{:.2} ms", micros as f64 / 1e3))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn status() -> Value {
+        json!({
+            "version": "0.1.0",
+            "group": {
+                "group": "north", "node": 2, "role": "slave", "term": 5, "master": 1, "sync": "quorum_disk",
+                "applied_index": 9, "committed_index": 10, "notice": "look here",
+                "batches": { "count": 3, "commands_average": 1.5, "commit_p50_micros": 900, "commit_p99_micros": 2500 },
+                "members": [
+                    { "node": 1, "is_voter": true, "matched_index": 10, "lag_entries": 0, "heard_ms_ago": 0,
+                      "address": { "peer": "a:1", "clients": { "stomp": "a:2" }, "admin": "a:3", "link": null } },
+                    { "node": 4, "is_voter": false, "matched_index": null, "lag_entries": null, "heard_ms_ago": null,
+                      "address": { "peer": "b:1", "clients": {}, "admin": null, "link": null } },
+                ],
+            },
+            "master": null,
+        })
+    }
+
+    #[test]
+    fn a_slave_without_its_master_shows_what_it_knows() {
+        let text = tables(&status(), &status());
+        assert_eq!(
+            text,
+            "group north, node 2 (slave), term 5, master 1, sync quorum_disk, version 0.1.0\n\
+             applied 9 of 10 committed; 3 batches of 1.5 commands, commit p50 0.90 ms p99 2.50 ms\n\
+             NOTICE: look here\n\
+             \n\
+             NODE  ROLE         PEER  STOMP  ADMIN  HAS  LAG  HEARD\n\
+             1     master       a:1   a:2    a:3    10   0    0 ms ago\n\
+             4     catching up  b:1   -      -      -    -    -\n\
+             \n\
+             queues and links: unknown, since no master answers\n"
+        );
+    }
+
+    #[test]
+    fn a_master_shows_links_demand_and_queues() {
+        let mut full = status();
+        full["master"] = json!({
+            "connections": 3, "consumers": 1, "store_full": true, "queues_total": 7,
+            "queues": [{ "name": "queue://Q", "messages": 5, "bytes": 5120, "in_flight": 1, "consumers": 1,
+                         "enqueued": 8, "dequeued": 3 }],
+            "mesh": {
+                "links": [{ "peer": "south", "node": 3, "state": "up", "rtt_us": 250, "sent": 4, "received": 2,
+                            "refused": 0, "transfers_in_doubt": 1, "last_error": null }],
+                "demand": [{ "destination": "queue://Q", "groups": [{ "group": "south", "next_hop": "south",
+                             "consumers": 2, "credit": 2000, "distance": 1, "durable": false }] }],
+                "in_doubt": [{ "group": "south", "transfers": 1, "messages": 12 },
+                             { "group": "west", "transfers": 0, "messages": 0 }],
+            },
+        });
+        let text = tables(&status(), &full);
+        for line in [
+            "3 connections, 1 consumers, STORE FULL: producers are held back",
+            "south    3     up     0.25 ms  4     2         0        1         -",
+            "queue://Q   south     south  2          2000    1         no",
+            "south          1          12",
+            "queue://Q  5         5.0 KiB  1          1          8         3",
+            "… and 6 more queues",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line}\n---\n{text}");
+        }
+        assert!(!text.contains("west"));
+    }
+
+    #[test]
+    fn an_empty_or_strange_status_never_panics() {
+        for status in [
+            json!(null),
+            json!({}),
+            json!({ "group": 5, "master": { "queues": {} } }),
+        ] {
+            assert!(tables(&status, &status).starts_with("group "));
+        }
+    }
+}

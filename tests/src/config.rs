@@ -1,0 +1,72 @@
+//! Writes a node's configuration file, as a user would.
+
+use std::{fmt::Write, path::Path};
+
+/// The ports of one node, all on loopback.
+#[derive(Debug, Clone, Copy)]
+pub struct NodePorts {
+    /// STOMP clients.
+    pub stomp: u16,
+    /// The other nodes of the group.
+    pub peer: u16,
+    /// Other groups (UDP).
+    pub link: u16,
+    /// Administration.
+    pub admin: u16,
+}
+
+/// What stands in the files of all nodes of a group.
+#[derive(Debug, Clone, Default)]
+pub struct GroupConfig {
+    /// The group's name.
+    pub name: String,
+    /// Its nodes, number 1 first. A single one is configured without `[members]`.
+    pub nodes: Vec<NodePorts>,
+    /// Whom to look for.
+    pub connectors: Vec<String>,
+    /// The secret of the mesh; none for a group by itself.
+    pub secret: Option<String>,
+    /// More lines, whole sections, at the end.
+    pub more: String,
+}
+
+impl GroupConfig {
+    /// The file of node `number`.
+    pub fn text(&self, number: usize, data: &Path) -> String {
+        let ports = self.nodes[number - 1];
+        let mut text = String::new();
+        let out = &mut text;
+        // Writing to a String does not fail.
+        let _ = writeln!(out, "node = {number}\ngroup = {:?}\ndata = {data:?}", self.name);
+        if self.nodes.len() > 1 {
+            let _ = writeln!(out, "\n[members]");
+            for (at, node) in self.nodes.iter().enumerate() {
+                let NodePorts { stomp, peer, link, admin } = node;
+                let _ = writeln!(
+                    out,
+                    "{} = {{ peer = \"127.0.0.1:{peer}\", stomp = \"127.0.0.1:{stomp}\", link = \"127.0.0.1:{link}\", \
+                     admin = \"127.0.0.1:{admin}\" }}",
+                    at + 1
+                );
+            }
+        }
+        let NodePorts { stomp, peer, link, admin } = ports;
+        let _ = writeln!(
+            out,
+            "\n[listen]\nstomp = \"127.0.0.1:{stomp}\"\npeer = \"127.0.0.1:{peer}\"\nadmin = \"127.0.0.1:{admin}\""
+        );
+        if let Some(secret) = &self.secret {
+            let _ = writeln!(out, "link = \"127.0.0.1:{link}\"\n\n[mesh]\nsecret = {secret:?}");
+            let _ = writeln!(out, "connectors = {:?}", self.connectors);
+        }
+        if !self.more.contains("[store]") {
+            // Small, so that tests also see segments end and begin.
+            let _ = writeln!(out, "\n[store]\nsegment = \"4MiB\"\nreserve = \"16MiB\"");
+        }
+        if !self.more.contains("[log]") {
+            let _ = writeln!(out, "\n[log]\nlevel = \"info,ferrymq=debug\"");
+        }
+        out.push_str(&self.more);
+        text
+    }
+}

@@ -1,0 +1,226 @@
+//! Several groups that shall find each other, on one machine.
+
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use crate::{
+    GroupOfNodes,
+    config::GroupConfig,
+    ports::Ports,
+    scratch::Scratch,
+    wait_until,
+};
+
+/// How long two groups may take to find and trust each other.
+pub const LINK_MAX: Duration = Duration::from_secs(30);
+
+/// How groups find each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Discovery {
+    /// Each group lists the nodes of its neighbours.
+    Static,
+    /// Announcements to a group of 239.255.2.3.
+    Multicast,
+    /// `_ferrymq._udp.local.`
+    Mdns,
+}
+
+/// What a mesh shall be.
+#[derive(Debug)]
+pub struct MeshBuilder {
+    name: String,
+    groups: Vec<(String, usize)>,
+    links: Vec<(usize, usize)>,
+    discovery: Discovery,
+    more: String,
+    data: Option<PathBuf>,
+}
+
+/// Running groups. Order of the fields: processes end before their directory goes.
+#[derive(Debug)]
+pub struct Mesh {
+    /// In the order in which they were asked for.
+    pub groups: Vec<GroupOfNodes>,
+    links: Vec<(usize, usize)>,
+    scratch: Scratch,
+    _ports: Ports,
+}
+
+impl MeshBuilder {
+    /// A mesh for the test of this name; without groups yet.
+    pub fn new(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            groups: Vec::new(),
+            links: Vec::new(),
+            discovery: Discovery::Static,
+            more: String::new(),
+            data: None,
+        }
+    }
+
+    /// One more group.
+    #[must_use]
+    pub fn group(mut self, name: &str, nodes: usize) -> Self {
+        self.groups.push((name.to_owned(), nodes));
+        self
+    }
+
+    /// The two groups at these positions shall be linked (with static discovery; otherwise all are).
+    #[must_use]
+    pub fn link(mut self, one: usize, other: usize) -> Self {
+        self.links.push((one, other));
+        self
+    }
+
+    /// How the groups find each other.
+    #[must_use]
+    pub fn discovery(mut self, discovery: Discovery) -> Self {
+        self.discovery = discovery;
+        self
+    }
+
+    /// Sections for every node's configuration.
+    #[must_use]
+    pub fn more(mut self, sections: &str) -> Self {
+        self.more = sections.to_owned();
+        self
+    }
+
+    /// Node data goes to `DIR/north1` and so on, instead of the test's own directory.
+    #[must_use]
+    pub fn data(mut self, dir: &Path) -> Self {
+        self.data = Some(dir.to_owned());
+        self
+    }
+
+    /// Starts all nodes; waits for a master of each group and for every link.
+    #[track_caller]
+    pub fn start(self) -> Mesh {
+        let mut mesh = self.prepare();
+        for group in &mut mesh.groups {
+            for node in &mut group.nodes {
+                node.spawn();
+            }
+        }
+        for group in &mesh.groups {
+            group.master();
+        }
+        mesh.wait_linked();
+        mesh
+    }
+
+    /// Writes all files and starts nothing.
+    pub fn prepare(self) -> Mesh {
+        let scratch = Scratch::new(&self.name);
+        let mut ports = Ports::take();
+        let mut configs: Vec<GroupConfig> = Vec::new();
+        for (name, nodes) in &self.groups {
+            configs.push(GroupConfig {
+                name: name.clone(),
+                nodes: GroupOfNodes::ports(&mut ports, *nodes),
+                secret: (self.groups.len() > 1).then(|| "a secret for tests only".to_owned()),
+                more: self.more.clone(),
+                connectors: Vec::new(),
+            });
+        }
+        // Tests that run at the same time must not find each other's groups.
+        let name = format!("test-{}", std::process::id());
+        match self.discovery {
+            Discovery::Static => {
+                for &(one, other) in &self.links {
+                    let list: Vec<String> =
+                        configs[other].nodes.iter().map(|node| format!("tcp://127.0.0.1:{}", node.link)).collect();
+                    configs[one].connectors.push(format!("static:({})", list.join(",")));
+                }
+            }
+            Discovery::Multicast => {
+                for config in &mut configs {
+                    config.connectors.push(format!("multicast://default?group={name}"));
+                }
+            }
+            Discovery::Mdns => {
+                for config in &mut configs {
+                    config.connectors.push(format!("mdns://?group={name}"));
+                }
+            }
+        }
+        let data = self.data.unwrap_or_else(|| scratch.path().to_owned());
+        let groups = configs.iter().map(|config| {
+            GroupOfNodes::new(config, scratch.path(), |number| data.join(format!("{}{number}", config.name)))
+        });
+        Mesh { groups: groups.collect(), links: self.links, scratch, _ports: ports }
+    }
+}
+
+impl Mesh {
+    /// A single group without a mesh.
+    #[track_caller]
+    pub fn one_group(test: &str, nodes: usize) -> Self {
+        MeshBuilder::new(test).group("north", nodes).start()
+    }
+
+    /// `north` and `south`, three nodes each, linked.
+    #[track_caller]
+    pub fn two_groups(test: &str, discovery: Discovery) -> Self {
+        MeshBuilder::new(test).group("north", 3).group("south", 3).link(0, 1).discovery(discovery).start()
+    }
+
+    /// Where configuration and logs are.
+    pub fn dir(&self) -> &Path {
+        self.scratch.path()
+    }
+
+    /// Waits until both ends of each link say that it is up.
+    #[track_caller]
+    pub fn wait_linked(&self) -> Duration {
+        let mut longest = Duration::ZERO;
+        for &(one, other) in &self.links {
+            for (from, to) in [(one, other), (other, one)] {
+                longest = longest.max(self.wait_link(from, to));
+            }
+        }
+        longest
+    }
+
+    #[track_caller]
+    fn wait_link(&self, from: usize, to: usize) -> Duration {
+        let (from, to) = (&self.groups[from], &self.groups[to].name);
+        wait_until(&format!("{} is linked to {to}", from.name), LINK_MAX, || {
+            let status = from.status();
+            let links = status["master"]["mesh"]["links"].as_array().cloned().unwrap_or_default();
+            links.iter().any(|link| link["peer"] == **to && link["state"] == "up")
+        })
+    }
+
+    /// Waits until group `at` knows of so many consumers of a destination in other groups.
+    #[track_caller]
+    pub fn wait_demand(&self, at: usize, destination: &str, consumers: u64) -> Duration {
+        let group = &self.groups[at];
+        let what = format!("{} knows of {consumers} consumers of {destination} elsewhere", group.name);
+        wait_until(&what, LINK_MAX, || self.demand(at, destination) == consumers)
+    }
+
+    /// Consumers of a destination in other groups, as group `at` knows them.
+    #[track_caller]
+    pub fn demand(&self, at: usize, destination: &str) -> u64 {
+        let status = self.groups[at].status();
+        let demand = status["master"]["mesh"]["demand"].as_array().cloned().unwrap_or_default();
+        let rows = demand.iter().filter(|row| row["destination"] == destination);
+        rows.flat_map(|row| row["groups"].as_array().cloned().unwrap_or_default())
+            .filter_map(|group| group["consumers"].as_u64())
+            .sum()
+    }
+
+    /// Waits until nothing is on its way between groups.
+    #[track_caller]
+    pub fn wait_nothing_in_doubt(&self) {
+        for group in &self.groups {
+            wait_until(&format!("{} has nothing in doubt", group.name), LINK_MAX, || {
+                group.status()["master"]["mesh"]["in_doubt"].as_array().is_none_or(Vec::is_empty)
+            });
+        }
+    }
+}

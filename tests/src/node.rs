@@ -1,0 +1,208 @@
+//! One node: its files and, while it runs, its process.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+    thread,
+    time::Duration,
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+use crate::{binary, config::NodePorts, http, wait_for, wait_until};
+
+/// How long a node may take to start or to stop. It takes a fraction of a second; the rest is for a loaded machine.
+pub const START_MAX: Duration = Duration::from_secs(30);
+
+/// See the module. Dropped, it is killed.
+#[derive(Debug)]
+pub struct NodeProcess {
+    /// `north1`.
+    pub name: String,
+    /// Where it listens.
+    pub ports: NodePorts,
+    config: PathBuf,
+    data: PathBuf,
+    log: PathBuf,
+    child: Option<Child>,
+}
+
+impl NodeProcess {
+    /// Writes the node's configuration below `dir`; starts nothing.
+    ///
+    /// # Panics
+    /// Where the file cannot be written.
+    pub fn new(name: &str, dir: &Path, data: &Path, ports: NodePorts, config_text: &str) -> Self {
+        let config = dir.join(format!("{name}.toml"));
+        fs::write(&config, config_text).expect("a configuration can be written");
+        let log = dir.join(format!("{name}.log"));
+        Self { name: name.to_owned(), ports, config, data: data.to_owned(), log, child: None }
+    }
+
+    /// The data directory.
+    pub fn data(&self) -> &Path {
+        &self.data
+    }
+
+    /// The configuration file.
+    pub fn config(&self) -> &Path {
+        &self.config
+    }
+
+    /// Everything that the node has logged, in all its lives.
+    pub fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// Starts the process and waits until it answers at its admin port.
+    ///
+    /// # Panics
+    /// Where it ends or does not answer.
+    #[track_caller]
+    pub fn start(&mut self) {
+        self.spawn();
+        let name = self.name.clone();
+        wait_until(&format!("{name} answers at its admin port"), START_MAX, || {
+            let ended = self.child.as_mut().and_then(|child| child.try_wait().ok().flatten());
+            assert!(ended.is_none(), "{name} has ended with {ended:?}:\n{}", self.log());
+            http::get(self.ports.admin, "/api/health").is_ok()
+        });
+    }
+
+    /// Starts the process and waits for nothing.
+    ///
+    /// # Panics
+    /// Where it runs already or cannot be started.
+    #[track_caller]
+    pub fn spawn(&mut self) {
+        assert!(self.child.is_none(), "{} runs already", self.name);
+        let log = OpenOptions::new().create(true).append(true).open(&self.log).expect("a log can be written");
+        let also: File = log.try_clone().expect("a file handle can be doubled");
+        let child = Command::new(binary::ferrymq())
+            .args(["serve", "--config"])
+            .arg(&self.config)
+            .stdin(Stdio::null())
+            .stdout(also)
+            .stderr(log)
+            .spawn();
+        self.child = Some(child.expect("the program can be started"));
+    }
+
+    /// True between start and end.
+    pub fn is_running(&self) -> bool {
+        self.child.is_some()
+    }
+
+    /// `kill -9`, and waits until it is gone.
+    ///
+    /// # Panics
+    /// Where it does not run.
+    #[track_caller]
+    pub fn kill(&mut self) {
+        let mut child = self.child.take().unwrap_or_else(|| panic!("{} does not run", self.name));
+        child.kill().expect("an own child can be killed");
+        child.wait().expect("an own child can be waited for");
+    }
+
+    /// Asks it to stop (SIGTERM) and waits for its end.
+    ///
+    /// # Panics
+    /// Where it does not run or does not stop.
+    #[track_caller]
+    pub fn stop(&mut self) -> ExitStatus {
+        self.signal(Signal::TERM);
+        self.wait_for_end(START_MAX)
+    }
+
+    /// Freezes it (SIGSTOP): it holds its sockets and says nothing.
+    ///
+    /// # Panics
+    /// Where it does not run.
+    #[track_caller]
+    pub fn pause(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    /// Lets it go on after [`NodeProcess::pause`].
+    ///
+    /// # Panics
+    /// Where it does not run.
+    #[track_caller]
+    pub fn go_on(&self) {
+        self.signal(Signal::CONT);
+    }
+
+    #[track_caller]
+    fn signal(&self, signal: Signal) {
+        let child = self.child.as_ref().unwrap_or_else(|| panic!("{} does not run", self.name));
+        kill_process(Pid::from_child(child), signal).expect("an own child can be signalled");
+    }
+
+    /// Waits until the process ends by itself.
+    ///
+    /// # Panics
+    /// Where it does not run, or past the deadline.
+    #[track_caller]
+    pub fn wait_for_end(&mut self, deadline: Duration) -> ExitStatus {
+        let mut child = self.child.take().unwrap_or_else(|| panic!("{} does not run", self.name));
+        let (status, _) = wait_for(&format!("{} ends", self.name), deadline, || {
+            child.try_wait().expect("an own child can be waited for")
+        });
+        status
+    }
+
+    /// Removes all that the node has stored, as if it got a new disk.
+    ///
+    /// # Panics
+    /// Where it runs.
+    #[track_caller]
+    pub fn wipe(&self) {
+        assert!(self.child.is_none(), "{} runs", self.name);
+        // The directory itself may be a mount.
+        for entry in fs::read_dir(&self.data).expect("the data directory is there").flatten() {
+            let path = entry.path();
+            let removed = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+            removed.expect("own files can be removed");
+        }
+    }
+
+    /// `GET /api/status`; none where the node does not answer.
+    pub fn status(&self) -> Option<Value> {
+        http::get(self.ports.admin, "/api/status").ok().map(|(_, status)| status)
+    }
+
+    /// Whether it is its group's master and may act as such.
+    pub fn is_master(&self) -> bool {
+        self.is_running()
+            && self.status().is_some_and(|s| s["group"]["role"] == "master" && s["group"]["lease_valid"] == true)
+    }
+
+    /// Address for STOMP clients.
+    pub fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.ports.stomp)
+    }
+}
+
+impl Drop for NodeProcess {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            // It may have ended by itself.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        let log = self.log();
+        if thread::panicking() {
+            let lines: Vec<&str> = log.lines().collect();
+            println!("---- {}, the last lines of its log", self.name);
+            println!("{}", lines[lines.len().saturating_sub(LINES_SHOWN)..].join("\n"));
+        } else {
+            // A panic that no client noticed is a defect all the same.
+            assert!(!log.contains("panicked at"), "{} has panicked:\n{log}", self.name);
+        }
+    }
+}
+
+/// Lines of each log shown for a test that failed.
+const LINES_SHOWN: usize = 25;
