@@ -8,7 +8,7 @@
 //! Invariant: a transfer leaves this table only when its release is committed (or the operator took it back), so the
 //! floor never passes one that is in doubt. `unanswered` counts the messages of transfers in Waiting and Sent.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ferrymq_broker::{Carried, Command, GroupId, Refused, Release, TransferId};
 use ferrymq_message::Destination;
@@ -27,7 +27,7 @@ pub(crate) struct Bridges {
     in_flight_max: Load,
     held_max: Load,
     answer_deadline_ms: u64,
-    /// The node has told all that is pending from earlier terms.
+    /// The node has told how far earlier terms have come.
     settled: bool,
 }
 
@@ -50,6 +50,8 @@ pub(crate) type Road = (GroupId, Destination, Option<GroupId>);
 pub(crate) struct Bridge {
     /// In order of their numbers.
     transfers: BTreeMap<TransferId, Outgoing>,
+    /// Pending from an earlier term, and not yet offered in this one.
+    untold: BTreeSet<TransferId>,
     /// What the floor is when nothing is pending.
     next: TransferId,
     in_flight: Load,
@@ -133,9 +135,16 @@ impl Bridges {
         }
     }
 
-    /// All that is pending from earlier terms was told; these are the next transfers' numbers.
-    pub(crate) fn settled(&mut self, next: Vec<(GroupId, TransferId)>) {
+    /// How far earlier terms have come: the next transfers' numbers, and what below them is not settled.
+    pub(crate) fn settled(&mut self, next: Vec<(GroupId, TransferId)>, pending: Vec<(GroupId, TransferId)>) {
         self.settled = true;
+        for (group, transfer) in pending {
+            let bridge = self.by_group.entry(group).or_default();
+            bridge.next = bridge.next.max(transfer + 1);
+            if !bridge.transfers.contains_key(&transfer) {
+                bridge.untold.insert(transfer);
+            }
+        }
         for (group, next) in next {
             let bridge = self.by_group.entry(group).or_default();
             bridge.next = bridge.next.max(next);
@@ -145,7 +154,8 @@ impl Bridges {
     /// Takes an offer in.
     pub(crate) fn offered(&mut self, offer: Offer) -> Taken {
         let bridge = self.by_group.entry(offer.group).or_default();
-        let released = self.settled && offer.transfer < bridge.next;
+        let untold = bridge.untold.remove(&offer.transfer);
+        let released = self.settled && offer.transfer < bridge.next && !untold;
         if released || bridge.transfers.contains_key(&offer.transfer) {
             return Taken::Known;
         }
@@ -305,6 +315,7 @@ impl Bridges {
             return Vec::new();
         };
         bridge.next = bridge.next.max(below);
+        bridge.untold = bridge.untold.split_off(&below);
         let kept = bridge.transfers.split_off(&below);
         let dropped = std::mem::replace(&mut bridge.transfers, kept);
         let mut destinations = Vec::new();
@@ -386,7 +397,8 @@ impl Load {
 
 impl Bridge {
     fn floor(&self) -> TransferId {
-        self.transfers.keys().next().copied().unwrap_or(self.next)
+        let pending = self.transfers.keys().next().into_iter().chain(self.untold.first());
+        pending.min().copied().unwrap_or(self.next)
     }
 
     fn unsend(&mut self) {
@@ -400,7 +412,7 @@ impl Bridge {
 
     /// Transfers not released yet.
     pub(crate) fn in_doubt(&self) -> u64 {
-        self.transfers.len() as u64
+        (self.transfers.len() + self.untold.len()) as u64
     }
 }
 

@@ -37,11 +37,13 @@ pub enum Input {
         /// The messages, in order.
         messages: Vec<Carried>,
     },
-    /// Once at the start of a term, after an [`Input::Offered`] for each transfer that is pending from before: what lies
-    /// below these numbers and was not told is settled. Until then no floor is told to anyone.
+    /// Once at the start of a term: how far earlier terms have come. Until then no floor is told to anyone, so that no
+    /// receiver forgets a transfer that is still in doubt.
     Settled {
-        /// Per group to which there ever was a transfer: the next one's number.
+        /// Per group to which there ever was a transfer: the next one's number. What lies below is settled but for …
         next: Vec<(GroupId, TransferId)>,
+        /// … all those that are pending, and for each of which there is, before or after this, an [`Input::Offered`].
+        pending: Vec<(GroupId, TransferId)>,
     },
     /// The operator took back what was offered to a group that is lost for good: forget these transfers, and the
     /// demand remembered for it.

@@ -86,7 +86,7 @@ impl Mesh {
             } => {
                 self.demand.local(destination, consumers, credit, selectors, durable);
             }
-            Input::Settled { next } => self.bridges.settled(next),
+            Input::Settled { next, pending } => self.bridges.settled(next, pending),
             Input::Offered {
                 queue: _,
                 group,

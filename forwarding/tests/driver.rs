@@ -69,7 +69,10 @@ impl Master {
             .iter()
             .map(|(group, outgoing)| (*group, outgoing.next))
             .collect();
-        first.push(Input::Settled { next });
+        first.push(Input::Settled {
+            next,
+            pending: Vec::new(),
+        });
         for input in first {
             master.tell(input).await;
         }

@@ -102,6 +102,20 @@ fn nothing_is_sent_against_no_credit() {
 }
 
 #[test]
+fn nothing_is_sent_through_a_group_against_no_credit_behind_it() {
+    let mut world = World::new(2, 3, LINE_3, CALM);
+    world.consume(2, &queue(), 1, false);
+    world.run_until("demand is known", |w| converged(w, &queue()));
+    world.freeze_consumers();
+    for _ in 0..100 {
+        world.produce(0, &queue());
+    }
+    world.run(3_000);
+    let crossed = world.groups[1].received(&queue()) + world.groups[2].received(&queue());
+    assert_eq!(crossed, sim::PREFETCH as usize, "{}", world.describe());
+}
+
+#[test]
 fn demand_converges_in_every_shape() {
     for (shape, count, edges) in SHAPES {
         for seed in 0..20 {

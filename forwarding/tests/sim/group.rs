@@ -81,14 +81,20 @@ impl Group {
     }
 
     pub(crate) fn first_inputs(&self) -> Vec<Input> {
-        let mut inputs = Vec::new();
-        for (group, outgoing) in &self.model.outgoing {
+        let outgoing = &self.model.outgoing;
+        let next = outgoing.iter().map(|(group, o)| (*group, o.next)).collect();
+        let pending = outgoing
+            .iter()
+            .flat_map(|(group, o)| o.pending.keys().map(|t| (*group, *t)));
+        let mut inputs = vec![Input::Settled {
+            next,
+            pending: pending.collect(),
+        }];
+        for (group, outgoing) in outgoing {
             for (transfer, (place, messages)) in &outgoing.pending {
                 inputs.push(offered(*group, *transfer, place, messages.clone()));
             }
         }
-        let next = self.model.outgoing.iter().map(|(group, o)| (*group, o.next)).collect();
-        inputs.push(Input::Settled { next });
         inputs.extend(
             self.consumers
                 .keys()

@@ -67,7 +67,6 @@ pub(crate) struct Slot {
     pub(crate) at: Eights,
     pub(crate) len: u32,
     pub(crate) live: Live,
-    // 24 bytes; a backlog of ten million single entries fits in 240 MB.
 }
 
 /// A slice that was written again.
@@ -441,5 +440,15 @@ impl Segment {
     /// True while an install writes here.
     pub(crate) fn has_pending(&self) -> bool {
         !self.pending.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_entry_and_a_kept_slice_cost_24_bytes_of_memory_each() {
+        assert_eq!((size_of::<Slot>(), size_of::<KeptSlice>()), (24, 24));
     }
 }

@@ -371,11 +371,16 @@ impl Threads {
             .collect();
         self.shared.lock().closing = true;
         self.shared.work.notify_all();
+        if running
+            .iter()
+            .any(|thread| thread.thread().id() == thread::current().id())
+        {
+            // A callback held the last clone. The threads end by themselves, and the directory's lock goes with them.
+            self.shared.room.close();
+            return;
+        }
         for thread in running {
-            // The writer's own callback may hold the last clone.
-            if thread.thread().id() != thread::current().id() {
-                let _ = thread.join();
-            }
+            let _ = thread.join();
             self.shared.room.close();
         }
         drop(

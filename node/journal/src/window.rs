@@ -60,13 +60,20 @@ pub(crate) fn proves(file: &SegmentFile, from: u64, hole: u64) -> Result<bool, E
     while start + HEADER_BYTES as u64 <= file.len() {
         let len = (file.len() - start).min(WINDOW_BYTES as u64) as usize;
         let bytes = window.bytes(start, len)?;
-        for at in (0..=len - HEADER_BYTES).step_by(8) {
+        let mut at = 0;
+        while at + HEADER_BYTES <= len {
             // Most of what is searched was never written, and no kind has the number 0.
-            if bytes[at + KIND_AT] != 0
+            let kind_at = at + KIND_AT;
+            if kind_at % ZEROS.len() < 8 && bytes[kind_at..].starts_with(&ZEROS) {
+                at += ZEROS.len();
+                continue;
+            }
+            if bytes[kind_at] != 0
                 && Header::decode(&bytes[at..], file.seed, start + at as u64).is_some_and(|h| h.synced_bytes() > hole)
             {
                 return Ok(true);
             }
+            at += 8;
         }
         // The next window begins with the first offset that had no whole header in this one.
         start += ((len - HEADER_BYTES) / 8 * 8 + 8) as u64;
@@ -136,3 +143,49 @@ impl<'a> Window<'a> {
 }
 
 const WINDOW_BYTES: usize = 1 << 20;
+static ZEROS: [u8; 4096] = [0; 4096];
+
+#[cfg(test)]
+mod tests {
+    use std::{fs::File, os::unix::fs::FileExt};
+
+    use super::*;
+
+    /// The search skips what is zero, and looks through windows; it must miss no offset all the same.
+    #[test]
+    fn a_proof_is_found_wherever_it_lies() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("0000000000000001.seg");
+        let file = File::options()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .open(&path)
+            .unwrap();
+        let len = 2 * WINDOW_BYTES as u64 + 4096;
+        file.set_len(len).unwrap();
+        let segment = SegmentFile::format(file.try_clone().unwrap(), 7, 1, path).unwrap();
+        let last = len - HEADER_BYTES as u64 - len % 8;
+        let around = |at: u64| (at - 64..at + 64).step_by(8);
+        let offsets = around(4096)
+            .chain(around(8192 - 24))
+            .chain(around(WINDOW_BYTES as u64))
+            .chain([128, last / 8 * 8]);
+        for at in offsets {
+            let header = Header {
+                kind: Kind::Proof,
+                flags: 0,
+                len: 0,
+                synced: 12,
+                term: 0,
+                index: 0,
+                payload_crc: 0,
+            };
+            file.write_all_at(&header.encode(segment.seed, at), at).unwrap();
+            assert!(proves(&segment, FIRST_RECORD, 95).unwrap(), "at {at}");
+            assert!(!proves(&segment, FIRST_RECORD, 96).unwrap(), "at {at}");
+            file.write_all_at(&[0; HEADER_BYTES], at).unwrap();
+            assert!(!proves(&segment, FIRST_RECORD, 0).unwrap(), "at {at}");
+        }
+    }
+}

@@ -565,3 +565,24 @@ fn the_log_ends_where_it_was_cut_although_the_segment_that_was_cut_is_gone() {
     assert_eq!(journal.log_state().last, Some((1, 1)));
     assert_eq!(read_all(&journal, 1), vec![record(1, 1, 800)]);
 }
+
+#[test]
+fn the_last_clone_may_go_on_the_writer_thread() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = open(dir.path());
+    let (clone, (told, outcome)) = (journal.clone(), mpsc::channel());
+    let done = move |result: Result<(), Error>| {
+        until("the test's own clone is gone", || outcome.try_recv().is_ok());
+        drop(clone);
+        result.unwrap();
+    };
+    journal.append(vec![record(1, 1, 10)], Box::new(done));
+    drop(journal);
+    told.send(()).unwrap();
+    let mut reopened = None;
+    until("the directory is free again", || {
+        reopened = Journal::open(config(dir.path())).ok();
+        reopened.is_some()
+    });
+    assert_eq!(read_all(&reopened.unwrap(), 1).len(), 1);
+}

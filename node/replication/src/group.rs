@@ -383,7 +383,7 @@ impl Inner {
     }
 }
 
-/// Our settings in openraft's words. reference/spike.md says which were measured.
+/// Our settings in openraft's words.
 fn raft_config(config: &Config) -> Result<openraft::Config, StartError> {
     let raft = openraft::Config {
         cluster_name: config.group.clone(),

@@ -1,6 +1,6 @@
 //! `ferrymq consume`: receive, print and acknowledge messages, and check that none is lost or doubled.
 
-use std::time::Duration;
+use std::{collections::HashSet, time::Duration};
 
 use clap::{Args, ValueEnum};
 use ferrymq_client::{AckError, AckMode, Connection, Consumer, ConsumerOptions, ReceiveError, Received};
@@ -22,6 +22,8 @@ use super::{
   ferrymq consume --destination queue://LOAD --count 100000 --check
   ferrymq consume -d topic://NEWS --forever --selector \"colour = 'red'\" --output json
   ferrymq consume -d queue://LOAD --idle 5 --quiet
+
+--check expects every number from 1 on of each producer, so begin with an empty queue.
 
 Exit codes: 0 done, 1 refused, 2 wrong usage, 3 cannot connect,
             4 --check found lost or doubled messages, or --count was not reached in time")]
@@ -110,7 +112,8 @@ pub(crate) async fn run(args: ConsumeArgs) -> Result<(), Failure> {
         rate: Rate::new(total, bar),
         check: SequenceCheck::default(),
         done: 0,
-        unflushed: 0,
+        unflushed: HashSet::new(),
+        uncertain: HashSet::new(),
         story,
         args,
         connection,
@@ -130,60 +133,80 @@ struct Work {
     story: Story,
     rate: Rate,
     check: SequenceCheck,
-    /// Messages that need not come again.
+    /// Different messages that came.
     done: u64,
-    /// Acknowledgements not known to be taken.
-    unflushed: u64,
+    /// Ids of messages whose acknowledgement is under way.
+    unflushed: HashSet<String>,
+    /// Ids of messages whose acknowledgement may have been lost: counted, but some of them come again.
+    uncertain: HashSet<String>,
 }
+
+/// Acknowledgements under way at which their receipts are waited for.
+const UNFLUSHED_MAX: usize = 4096;
+
+/// With the last messages counted, how long those are waited for that may come again.
+const UNCERTAIN_WAIT: Duration = Duration::from_secs(1);
 
 impl Work {
     async fn receive_all(&mut self) -> Result<(), Failure> {
-        let seconds = if self.args.forever {
-            None
-        } else {
-            Some(self.args.idle.unwrap_or(self.args.timeout))
-        };
         let counted = !self.args.forever && self.args.idle.is_none();
-        while !counted || self.done < self.args.count {
-            let received = match self.consumer.try_recv() {
-                Some(received) => Ok(received),
+        loop {
+            let complete = counted && self.done >= self.args.count;
+            // A pause is the time to learn which acknowledgements have been taken; so is the end.
+            let received = match self
+                .consumer
+                .try_recv()
+                .filter(|_| !complete || !self.uncertain.is_empty())
+            {
+                Some(received) => received,
                 None => {
-                    // A pause is the time to learn which acknowledgements have been taken.
                     self.flush().await?;
-                    if counted && self.done >= self.args.count {
-                        break;
+                    if complete && self.uncertain.is_empty() {
+                        return Ok(());
                     }
-                    match seconds {
-                        None => self.consumer.recv().await,
-                        Some(seconds) => match timeout(Duration::from_secs(seconds), self.consumer.recv()).await {
-                            Ok(received) => received,
-                            Err(_) if !counted => return Ok(()),
-                            Err(_) => return Err(self.overdue(seconds)),
-                        },
+                    match self.wait(complete).await? {
+                        Some(received) => received,
+                        None if complete || !counted => return Ok(()),
+                        None => return Err(self.overdue()),
                     }
                 }
             };
-            let received = received.map_err(|error| match error {
-                ReceiveError::Refused(_) => Failure::new(Exit::Failed, error),
-                ReceiveError::Ended(_) => Failure::new(Exit::Unreachable, error),
-            })?;
             if received.is_browser_end() {
                 return Ok(());
             }
             self.take(&received)?;
-            if counted && self.done >= self.args.count {
+            if self.unflushed.len() >= UNFLUSHED_MAX {
                 self.flush().await?;
             }
         }
-        Ok(())
     }
 
-    fn overdue(&self, seconds: u64) -> Failure {
-        let text = format!(
-            "{} of {} messages came; none in the last {seconds} s",
-            self.done, self.args.count
-        );
-        Failure::new(Exit::Broken, text)
+    /// The next message, or `None` where none has come for as long as is waited.
+    async fn wait(&self, complete: bool) -> Result<Option<Received>, Failure> {
+        let limit = match (complete, self.args.forever) {
+            (true, _) => Some(UNCERTAIN_WAIT),
+            (false, true) => None,
+            (false, false) => Some(Duration::from_secs(self.args.idle.unwrap_or(self.args.timeout))),
+        };
+        let received = match limit {
+            None => self.consumer.recv().await,
+            Some(limit) => match timeout(limit, self.consumer.recv()).await {
+                Ok(received) => received,
+                Err(_) => return Ok(None),
+            },
+        };
+        received.map(Some).map_err(|error| match error {
+            ReceiveError::Refused(_) => Failure::new(Exit::Failed, error),
+            ReceiveError::Ended(_) => Failure::new(Exit::Unreachable, error),
+        })
+    }
+
+    fn overdue(&self) -> Failure {
+        let (done, count, seconds) = (self.done, self.args.count, self.args.timeout);
+        Failure::new(
+            Exit::Broken,
+            format!("{done} of {count} messages came; none in the last {seconds} s"),
+        )
     }
 
     fn take(&mut self, received: &Received) -> Result<(), Failure> {
@@ -194,12 +217,13 @@ impl Work {
         } else if !self.args.quiet {
             self.show(received)?;
         }
-        self.done += 1;
+        let again = self.uncertain.remove(received.id());
+        self.done += u64::from(!again);
         if self.args.ack == Ack::Auto || self.args.browse {
             return Ok(());
         }
-        self.unflushed += 1;
-        let together = self.args.ack == Ack::Client && !self.unflushed.is_multiple_of(ACK_TOGETHER);
+        self.unflushed.insert(received.id().to_owned());
+        let together = self.args.ack == Ack::Client && !(self.unflushed.len() as u64).is_multiple_of(ACK_TOGETHER);
         // The last one of a counted run acknowledges what has gathered.
         if together && self.done < self.args.count {
             return Ok(());
@@ -207,10 +231,9 @@ impl Work {
         match self.consumer.ack(received) {
             Ok(()) if self.args.check => self.check.on_acknowledged(producer, sequence),
             Ok(()) => {}
-            // It comes again, and counts then.
             Err(AckError::Stale) => {
-                self.done -= 1;
-                self.unflushed -= 1;
+                self.unflushed.remove(received.id());
+                self.uncertain.insert(received.id().to_owned());
             }
             Err(error) => return Err(Failure::new(Exit::Unreachable, error)),
         }
@@ -220,18 +243,20 @@ impl Work {
     async fn flush(&mut self) -> Result<(), Failure> {
         self.rate.mark();
         self.story.follow(|line| self.rate.tell(line));
-        if self.unflushed == 0 {
+        if self.unflushed.is_empty() {
             return Ok(());
         }
         match self.consumer.flush().await {
-            Ok(()) => self.check.on_flushed(true),
-            Err(AckError::Unconfirmed(lost)) => {
+            Ok(()) => {
+                self.check.on_flushed(true);
+                self.unflushed.clear();
+            }
+            Err(AckError::Unconfirmed(_)) => {
                 self.check.on_flushed(false);
-                self.done -= lost.min(self.done);
+                self.uncertain.extend(self.unflushed.drain());
             }
             Err(error) => return Err(Failure::new(Exit::Unreachable, error)),
         }
-        self.unflushed = 0;
         Ok(())
     }
 
@@ -248,7 +273,6 @@ impl Work {
     async fn report(mut self, result: Result<(), Failure>) -> Result<(), Failure> {
         // Takes along what was acknowledged before an interruption, if it can be had quickly.
         let _ = timeout(Duration::from_secs(5), self.flush()).await;
-        self.rate.mark();
         self.rate.finish();
         let findings = self.check.findings();
         let checked = self.args.check;

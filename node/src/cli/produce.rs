@@ -95,7 +95,7 @@ pub(crate) async fn run(args: ProduceArgs) -> Result<(), Failure> {
         () = send_all(&args, &producer, &mut rate, &mut outcome) => {}
         _ = tokio::signal::ctrl_c() => outcome.interrupted = true,
     }
-    rate.mark();
+    rate.end();
     story.follow(|line| rate.tell(line));
     rate.finish();
     let stored = producer.confirmed();

@@ -10,8 +10,9 @@ use super::output::size;
 #[derive(Debug)]
 pub(crate) struct Rate {
     started: Instant,
-    /// When the last message was counted; the time after it is waiting.
+    /// When the last messages were marked, and how many there were; the time after it is waiting.
     last: Instant,
+    marked: u64,
     pub(crate) messages: u64,
     bytes: u64,
     bar: ProgressBar,
@@ -38,6 +39,7 @@ impl Rate {
         Self {
             started: now,
             last: now,
+            marked: 0,
             messages: 0,
             bytes: 0,
             bar,
@@ -53,8 +55,17 @@ impl Rate {
         }
     }
 
-    /// The work has got this far; call it where it may be the last time.
+    /// The work has got this far; call it where it may be the last time. Without news it changes nothing.
     pub(crate) fn mark(&mut self) {
+        if self.messages > self.marked {
+            self.marked = self.messages;
+            self.last = Instant::now();
+        }
+        self.bar.set_position(self.messages);
+    }
+
+    /// The work ends now, whenever the last message was counted.
+    pub(crate) fn end(&mut self) {
         self.last = Instant::now();
         self.bar.set_position(self.messages);
     }

@@ -18,7 +18,7 @@ use crate::{clock, mesh::RunningMesh};
 #[derive(Debug)]
 pub(crate) struct MeshPort {
     pub(crate) input: mpsc::UnboundedSender<Input>,
-    pub(crate) output: mpsc::UnboundedReceiver<Output>,
+    pub(crate) output: mpsc::Receiver<Output>,
     /// Its tasks.
     pub(crate) running: RunningMesh,
 }
