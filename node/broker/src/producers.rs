@@ -32,8 +32,16 @@ pub struct Producers {
 impl Seen {
     /// Whatever number is the first one, those below it may still come.
     fn first(sequence: u64, index: u64) -> Self {
-        let gaps = if sequence == 0 { Vec::new() } else { vec![(0, sequence - 1)] };
-        Self { highest: sequence, index, gaps }
+        let gaps = if sequence == 0 {
+            Vec::new()
+        } else {
+            vec![(0, sequence - 1)]
+        };
+        Self {
+            highest: sequence,
+            index,
+            gaps,
+        }
     }
 
     fn admit(&mut self, sequence: u64, index: u64) -> bool {
@@ -137,8 +145,16 @@ mod tests {
     #[test]
     fn a_message_that_comes_after_its_successors_is_no_resend() {
         let mut producers = Producers::default();
-        for (sequence, new) in [(5, true), (9, true), (7, true), (7, false), (6, true), (8, true), (8, false), (6, false)]
-        {
+        for (sequence, new) in [
+            (5, true),
+            (9, true),
+            (7, true),
+            (7, false),
+            (6, true),
+            (8, true),
+            (8, false),
+            (6, false),
+        ] {
             assert_eq!(producers.admit("p", sequence, 1), new, "{sequence}");
         }
         assert_eq!(producers.seen["p"].gaps, vec![(0, 4)]);

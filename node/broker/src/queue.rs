@@ -275,7 +275,8 @@ impl Chunk {
     /// Living messages with their positions.
     fn iter(&self) -> impl Iterator<Item = (u8, &Slot)> {
         let all = self.positions.iter().zip(&self.slots);
-        all.filter(|(_, slot)| slot.flags & GONE == 0).map(|(&position, slot)| (position, slot))
+        all.filter(|(_, slot)| slot.flags & GONE == 0)
+            .map(|(&position, slot)| (position, slot))
     }
 
     fn find(&self, seq: u64) -> Option<usize> {

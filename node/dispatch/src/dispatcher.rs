@@ -70,7 +70,10 @@ pub struct Dispatcher {
 impl Dispatcher {
     /// A dispatcher without consumers.
     pub fn new(limits: Limits) -> Self {
-        Self { limits, ..Self::default() }
+        Self {
+            limits,
+            ..Self::default()
+        }
     }
 
     /// A consumer comes. Its queue must be there.
@@ -112,7 +115,8 @@ impl Dispatcher {
         let consumer = self.consumers.get_mut(&id)?;
         let queue_id = consumer.queue;
         let mut seqs = consumer.settle(target);
-        self.touch_known(queue_id)?.settle(&mut seqs, Flight::Leaving);
+        let flight = if rejected { Flight::Rejected } else { Flight::Leaving };
+        self.touch_known(queue_id)?.settle(&mut seqs, flight);
         if seqs.is_empty() {
             return None;
         }
@@ -173,11 +177,15 @@ impl Dispatcher {
             }
             Effect::Removed { queue, seq } => self.touch(queue).removed(seq),
             Effect::Offered { queue, group, transfer } => {
-                let offer = broker.transfers().outgoing.get(&group).and_then(|o| o.pending.get(&transfer));
+                let offer = broker
+                    .transfers()
+                    .outgoing
+                    .get(&group)
+                    .and_then(|o| o.pending.get(&transfer));
                 let dispatch = self.touch(queue);
                 let seqs = offer.map_or(&[][..], |offer| &offer.seqs);
                 for seq in seqs {
-                    dispatch.removed(*seq);
+                    dispatch.offered(*seq);
                 }
                 if let Some(bridge) = dispatch.bridges.iter_mut().find(|bridge| bridge.next_hop == group) {
                     let count = seqs.len() as u32;
@@ -196,8 +204,12 @@ impl Dispatcher {
 
     /// Something changed outside (an outbox has room again): look at the connection's queues.
     pub fn poke(&mut self, connection: crate::ConnectionId) {
-        let queues: Vec<QueueId> =
-            self.consumers.values().filter(|c| c.connection == connection).map(|c| c.queue).collect();
+        let queues: Vec<QueueId> = self
+            .consumers
+            .values()
+            .filter(|c| c.connection == connection)
+            .map(|c| c.queue)
+            .collect();
         for queue in queues {
             self.touch(queue);
         }
@@ -211,9 +223,23 @@ impl Dispatcher {
     /// Hands out what can be handed out.
     pub fn dispatch(&mut self, broker: &Broker, bodies: &dyn Bodies, now_ms: i64, out: &mut Vec<Action>) {
         for id in std::mem::take(&mut self.dirty) {
-            let (Some(dispatch), Some(queue)) = (self.queues.get_mut(&id), broker.queues().get(id)) else { continue };
+            let (Some(dispatch), Some(queue)) = (self.queues.get_mut(&id), broker.queues().get(id)) else {
+                continue;
+            };
+            if !std::mem::replace(&mut dispatch.adopted, true) {
+                offered(broker, id).for_each(|seq| dispatch.offered(seq));
+            }
             let consumers = &mut self.consumers;
-            dispatch.dispatch(Surroundings { queue, consumers, bodies, limits: &self.limits, now_ms }, out);
+            dispatch.dispatch(
+                Surroundings {
+                    queue,
+                    consumers,
+                    bodies,
+                    limits: &self.limits,
+                    now_ms,
+                },
+                out,
+            );
         }
     }
 
@@ -223,7 +249,7 @@ impl Dispatcher {
         let mut commands = Vec::new();
         for (&id, dispatch) in &mut self.queues {
             self.dirty.insert(id);
-            if !dispatch.consumers.is_empty() || !dispatch.flights.is_empty() {
+            if !dispatch.consumers.is_empty() || dispatch.in_flight() > 0 {
                 continue;
             }
             let since = *dispatch.idle_since_ms.get_or_insert(now_ms);
@@ -274,7 +300,10 @@ impl Dispatcher {
         let mut changed = Vec::new();
         for id in std::mem::take(&mut self.demand_changed) {
             match broker.queues().get(id) {
-                Some(Queue { kind: QueueKind::Subscription { .. }, .. }) => {}
+                Some(Queue {
+                    kind: QueueKind::Subscription { .. },
+                    ..
+                }) => {}
                 Some(queue) => {
                     let demand = self.demand(queue);
                     if demand.consumers > 0 {
@@ -291,7 +320,9 @@ impl Dispatcher {
     }
 
     fn demand(&self, queue: &Queue) -> Demand {
-        let Some(dispatch) = self.queues.get(&queue.id) else { return Demand::default() };
+        let Some(dispatch) = self.queues.get(&queue.id) else {
+            return Demand::default();
+        };
         let mut demand = Demand::default();
         let mut room = 0u64;
         let consumers = dispatch.consumers.iter().filter_map(|id| self.consumers.get(id));
@@ -312,7 +343,9 @@ impl Dispatcher {
 
     /// Consumers of a queue and messages in flight, for status.
     pub fn counts(&self, queue: QueueId) -> (usize, usize) {
-        self.queues.get(&queue).map_or((0, 0), |q| (q.consumers.len(), q.flights.len()))
+        self.queues
+            .get(&queue)
+            .map_or((0, 0), |q| (q.consumers.len(), q.in_flight()))
     }
 
     /// The consumer of this number.
@@ -333,4 +366,16 @@ impl Dispatcher {
         self.demand_changed.insert(queue);
         self.queues.entry(queue).or_default()
     }
+}
+
+/// What is under offer of one queue.
+fn offered(broker: &Broker, queue: QueueId) -> impl Iterator<Item = u64> {
+    let pending = broker
+        .transfers()
+        .outgoing
+        .values()
+        .flat_map(|outgoing| outgoing.pending.values());
+    pending
+        .filter(move |offer| offer.queue == queue)
+        .flat_map(|offer| offer.seqs.iter().copied())
 }

@@ -27,10 +27,12 @@ pub(crate) enum Flight {
     Delivered(ConsumerId),
     /// A command that takes it away is under way, or waits in a transaction.
     Leaving,
+    /// A command that makes it a dead letter is under way; a dead letter itself comes back.
+    Rejected,
     /// A command that brings it back is under way. What lies behind it waits, so that a sole consumer that comes in
     /// the place of another one sees the order (P6).
     Returning,
-    /// A command that sets it aside for another group is under way.
+    /// Set aside for another group, or the command for that is under way; until that group's answer is told here.
     Offering,
 }
 
@@ -56,6 +58,8 @@ pub(crate) struct QueueDispatch {
     waiting: BTreeSet<u64>,
     cursor: u64,
     consuming: Consumption,
+    /// What earlier masters have offered is known.
+    pub(crate) adopted: bool,
     pub(crate) idle_since_ms: Option<i64>,
 }
 
@@ -107,11 +111,15 @@ impl QueueDispatch {
     }
 
     /// A message can be dispatched.
+    ///
+    /// The state may be ahead of its effects, so a message may be with a consumer by now. Only what was expected back
+    /// comes back.
     pub(crate) fn available(&mut self, seq: u64, returned: bool) {
-        if returned {
+        let expected = [Flight::Rejected, Flight::Returning, Flight::Offering];
+        if returned && self.flights.get(&seq).is_some_and(|flight| expected.contains(flight)) {
             self.flights.remove(&seq);
         }
-        if seq < self.cursor {
+        if seq < self.cursor && !self.flights.contains_key(&seq) {
             self.waiting.insert(seq);
         }
     }
@@ -135,12 +143,29 @@ impl QueueDispatch {
 
     /// Says that there are no consumers any more, where that may be said.
     pub(crate) fn close(&mut self, queue: &Queue) -> Option<Command> {
-        let idle = self.consumers.is_empty() && self.flights.is_empty();
+        let idle = self.consumers.is_empty() && self.in_flight() == 0;
         if !queue.consuming || !idle || self.consuming == Consumption::Opening {
             return None;
         }
         self.consuming = Consumption::Closed;
-        Some(Command::Consuming(Consuming { queue: queue.id, begins: false }))
+        Some(Command::Consuming(Consuming {
+            queue: queue.id,
+            begins: false,
+        }))
+    }
+
+    /// Another group's answer will tell what becomes of it.
+    pub(crate) fn offered(&mut self, seq: u64) {
+        self.flights.insert(seq, Flight::Offering);
+        self.waiting.remove(&seq);
+    }
+
+    /// Messages with consumers, or on their way from them.
+    pub(crate) fn in_flight(&self) -> usize {
+        self.flights
+            .values()
+            .filter(|flight| **flight != Flight::Offering)
+            .count()
     }
 
     pub(crate) fn removed(&mut self, seq: u64) {
@@ -172,7 +197,9 @@ impl QueueDispatch {
         let mut taken = Taken::default();
         let mut position = 0;
         while self.anybody_has_room(&around) {
-            let Some((seq, slot)) = self.next(around.queue, position) else { break };
+            let Some((seq, slot)) = self.next(around.queue, position) else {
+                break;
+            };
             position = seq + 1;
             match self.hand_out(seq, &slot, &mut around, &mut taken, out) {
                 Step::Passed => self.pass(seq),
@@ -189,8 +216,15 @@ impl QueueDispatch {
     /// The first message from this position on that may be looked at.
     fn next(&self, queue: &Queue, position: u64) -> Option<(u64, Slot)> {
         // The state may be ahead of its effects: what waits here may be gone there.
-        let waiting = self.waiting.range(position..).find_map(|&seq| Some((seq, *queue.get(seq)?)));
-        waiting.or_else(|| queue.first_from(self.cursor.max(position)).map(|(seq, slot)| (seq, *slot)))
+        let waiting = self
+            .waiting
+            .range(position..)
+            .find_map(|&seq| Some((seq, *queue.get(seq)?)));
+        waiting.or_else(|| {
+            queue
+                .first_from(self.cursor.max(position))
+                .map(|(seq, slot)| (seq, *slot))
+        })
     }
 
     /// This message needs no further look.
@@ -249,7 +283,10 @@ impl QueueDispatch {
                 Step::Passed
             }
             Choice::Unreadable => {
-                out.push(Action::Unreadable { queue: around.queue.id, place: slot.place });
+                out.push(Action::Unreadable {
+                    queue: around.queue.id,
+                    place: slot.place,
+                });
                 Step::Stop
             }
         }
@@ -257,16 +294,26 @@ impl QueueDispatch {
 
     /// Local consumers first, by priority and then in turn; then other groups, the most room first, then the nearest.
     fn choose(&self, slot: &Slot, around: &Surroundings<'_>) -> Choice {
-        let mut message = Lazy { bodies: around.bodies, slot, read: None };
+        let mut message = Lazy {
+            bodies: around.bodies,
+            slot,
+            read: None,
+        };
         let mut wanted = false;
         let mut best: Option<(i8, usize)> = None;
         let sole = self.sole_consumer(around);
         for (at, id) in self.consumers.iter().enumerate() {
-            let Some(consumer) = around.consumers.get(id) else { continue };
+            let Some(consumer) = around.consumers.get(id) else {
+                continue;
+            };
             if consumer.browser || sole.is_some_and(|sole| sole != *id) {
                 continue;
             }
-            match consumer.selector.as_ref().map_or(Some(true), |selector| message.matches(selector)) {
+            match consumer
+                .selector
+                .as_ref()
+                .map_or(Some(true), |selector| message.matches(selector))
+            {
                 None => return Choice::Unreadable,
                 Some(false) => continue,
                 Some(true) => wanted = true,
@@ -283,7 +330,10 @@ impl QueueDispatch {
         let mut to: Option<(u32, u32, usize)> = None;
         for (at, bridge) in self.bridges.iter().enumerate().filter(|_| may_leave) {
             let matching = bridge.selectors.is_empty()
-                || bridge.selectors.iter().any(|selector| message.matches(selector) == Some(true));
+                || bridge
+                    .selectors
+                    .iter()
+                    .any(|selector| message.matches(selector) == Some(true));
             if !matching {
                 continue;
             }
@@ -319,7 +369,9 @@ impl QueueDispatch {
             .filter(|id| around.consumers.get(id).is_some_and(|consumer| consumer.browser))
             .collect();
         for &id in &browsers {
-            let Some(consumer) = around.consumers.get(&id) else { continue };
+            let Some(consumer) = around.consumers.get(&id) else {
+                continue;
+            };
             if consumer.browse_ended {
                 continue;
             }
@@ -329,15 +381,28 @@ impl QueueDispatch {
                 if !around.bodies.has_room(connection) {
                     break;
                 }
-                let mut message = Lazy { bodies: around.bodies, slot, read: None };
-                if selector.as_ref().is_none_or(|selector| message.matches(selector) == Some(true)) {
+                let mut message = Lazy {
+                    bodies: around.bodies,
+                    slot,
+                    read: None,
+                };
+                if selector
+                    .as_ref()
+                    .is_none_or(|selector| message.matches(selector) == Some(true))
+                {
                     out.push(around.delivery(id, connection, seq, slot));
                 }
                 around.advance_browser(id, seq + 1);
             }
-            let done = around.consumers.get(&id).is_some_and(|c| around.queue.first_from(c.browsed_to).is_none());
+            let done = around
+                .consumers
+                .get(&id)
+                .is_some_and(|c| around.queue.first_from(c.browsed_to).is_none());
             if done && around.finish_browser(id) {
-                out.push(Action::Browsed { consumer: id, connection });
+                out.push(Action::Browsed {
+                    consumer: id,
+                    connection,
+                });
             }
         }
         browsers.len()
@@ -350,7 +415,11 @@ impl QueueDispatch {
         }
         self.flights.extend(seqs.iter().map(|&seq| (seq, Flight::Leaving)));
         let dead_letter = limits.expired_to_dead_letter.then(|| limits.dead_letter_queue.clone());
-        Some(Command::Expire(Expire { queue, seqs: sorted(seqs), dead_letter }))
+        Some(Command::Expire(Expire {
+            queue,
+            seqs: sorted(seqs),
+            dead_letter,
+        }))
     }
 
     fn propose(&mut self, queue: &Queue, limits: &Limits, taken: Taken, out: &mut Vec<Action>) {
@@ -418,7 +487,9 @@ impl Surroundings<'_> {
     }
 
     fn deliver(&mut self, id: ConsumerId, seq: u64, slot: &Slot, out: &mut Vec<Action>) {
-        let Some(connection) = self.consumers.get(&id).map(|c| c.connection) else { return };
+        let Some(connection) = self.consumers.get(&id).map(|c| c.connection) else {
+            return;
+        };
         out.push(self.delivery(id, connection, seq, slot));
     }
 
@@ -447,7 +518,9 @@ impl Surroundings<'_> {
     }
 
     fn finish_browser(&mut self, id: ConsumerId) -> bool {
-        self.consumers.get_mut(&id).is_some_and(|consumer| !std::mem::replace(&mut consumer.browse_ended, true))
+        self.consumers
+            .get_mut(&id)
+            .is_some_and(|consumer| !std::mem::replace(&mut consumer.browse_ended, true))
     }
 }
 

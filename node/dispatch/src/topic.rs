@@ -24,7 +24,13 @@ pub struct Subscriber {
 impl Subscriber {
     /// A subscriber that wants everything.
     pub fn new(connection: ConnectionId, topic: impl Into<String>) -> Self {
-        Self { connection, topic: topic.into(), selector: None, no_local: false, next_tag: 1 }
+        Self {
+            connection,
+            topic: topic.into(),
+            selector: None,
+            no_local: false,
+            next_tag: 1,
+        }
     }
 }
 
@@ -74,7 +80,10 @@ impl Topics {
     /// Subscribers of exactly this topic or pattern.
     pub fn count(&self, topic: &str) -> usize {
         if is_pattern(topic) {
-            self.patterns.iter().filter(|id| self.subscribers[id].topic == topic).count()
+            self.patterns
+                .iter()
+                .filter(|id| self.subscribers[id].topic == topic)
+                .count()
         } else {
             self.by_topic.get(topic).map_or(0, Vec::len)
         }
@@ -83,11 +92,17 @@ impl Topics {
     /// The copies that one message makes. `from` is the connection that it came over.
     pub fn publish(&mut self, topic: &str, message: &StoredMessage, from: Option<ConnectionId>) -> Vec<Copy> {
         let mut ids = self.by_topic.get(topic).cloned().unwrap_or_default();
-        ids.extend(self.patterns.iter().filter(|id| matches(&self.subscribers[id].topic, topic)));
+        ids.extend(
+            self.patterns
+                .iter()
+                .filter(|id| matches(&self.subscribers[id].topic, topic)),
+        );
         let mut decoded = None;
         let mut copies = Vec::with_capacity(ids.len());
         for id in ids {
-            let Some(subscriber) = self.subscribers.get_mut(&id) else { continue };
+            let Some(subscriber) = self.subscribers.get_mut(&id) else {
+                continue;
+            };
             if subscriber.no_local && from == Some(subscriber.connection) {
                 continue;
             }
@@ -99,7 +114,11 @@ impl Topics {
             }
             let tag = subscriber.next_tag;
             subscriber.next_tag += 1;
-            copies.push(Copy { consumer: id, connection: subscriber.connection, tag });
+            copies.push(Copy {
+                consumer: id,
+                connection: subscriber.connection,
+                tag,
+            });
         }
         copies
     }
@@ -116,12 +135,21 @@ mod tests {
         let mut topics = Topics::default();
         topics.add(1, Subscriber::new(10, "news.de"));
         topics.add(2, Subscriber::new(11, "news.*"));
-        topics.add(3, Subscriber { no_local: true, ..Subscriber::new(12, "news.de") });
+        topics.add(
+            3,
+            Subscriber {
+                no_local: true,
+                ..Subscriber::new(12, "news.de")
+            },
+        );
         topics.add(4, Subscriber::new(13, "other"));
         let message = StoredMessage::new(Message::new("m", Destination::topic("news.de"), "x").encode()).unwrap();
         let to = |copies: Vec<Copy>| copies.into_iter().map(|c| (c.consumer, c.tag)).collect::<Vec<_>>();
         assert_eq!(to(topics.publish("news.de", &message, Some(12))), vec![(1, 1), (2, 1)]);
-        assert_eq!(to(topics.publish("news.de", &message, None)), vec![(1, 2), (3, 1), (2, 2)]);
+        assert_eq!(
+            to(topics.publish("news.de", &message, None)),
+            vec![(1, 2), (3, 1), (2, 2)]
+        );
         assert_eq!(topics.remove(2).as_deref(), Some("news.*"));
         assert_eq!(to(topics.publish("news.de", &message, Some(12))), vec![(1, 3)]);
         assert_eq!((topics.count("news.de"), topics.count("news.*")), (2, 0));

@@ -90,7 +90,7 @@ impl Leader {
             let topics: Vec<String> = broker.queues().iter().filter_map(durable_topic).map(str::to_owned).collect();
             (next, pending, topics)
         });
-        self.bridges.tell(Input::Settled { next });
+        self.bridges.tell(Input::Settled { next, pending: pending.clone() });
         for (group, transfer) in pending {
             self.send_transfer(group, transfer);
         }

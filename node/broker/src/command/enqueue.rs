@@ -67,9 +67,16 @@ pub(crate) fn apply(
 pub(crate) fn take_slot(mut body: Reader, index: u64) -> Result<(Slot, StoredMessage), ApplyError> {
     let offset = body.offset();
     let bytes = body.rest();
-    let place = Place { index, offset, len: bytes.len() as u32 };
+    let place = Place {
+        index,
+        offset,
+        len: bytes.len() as u32,
+    };
     let message = StoredMessage::new(bytes).map_err(ApplyError::Message)?;
-    Ok((Slot::new(place, message.expires_ms(), message.priority(), message.persistent()), message))
+    Ok((
+        Slot::new(place, message.expires_ms(), message.priority(), message.persistent()),
+        message,
+    ))
 }
 
 /// Who published a message.

@@ -1,6 +1,8 @@
 //! Tests of the replicated core from outside: what each command brings about, stories as text, random command
 //! sequences against snapshots, and two groups that hand messages over while everything goes wrong (P4).
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod group;
 
 mod damage;
