@@ -13,8 +13,6 @@ pub struct Config {
     pub node: u64,
     /// The master's term; a link of a higher epoch replaces one of a lower epoch.
     pub epoch: u64,
-    /// Endpoints (`host:port`) under which this node's links are reached, as told to peers.
-    pub link_advertised: Vec<String>,
 
     /// Most messages in one frame's worth of a transfer; the node cuts its offers to this too.
     pub transfer_messages_max: usize,
@@ -70,7 +68,6 @@ impl Config {
             group_id,
             node,
             epoch,
-            link_advertised: Vec::new(),
             transfer_messages_max: 512,
             transfer_bytes_max: 1 << 20,
             transfers_in_flight_max: 8,

@@ -743,6 +743,11 @@ fn a_new_terms_floor_waits_for_what_is_pending_from_before() {
         assert_eq!(transfers(&desk.input(offered(5, vec![carried("a")]))), [5]);
         assert_eq!(transfers(&desk.input(offered(7, vec![carried("b")]))), [7]);
         if !settled_first {
+            assert_eq!(
+                pulse(&desk.wait_until(1_100)),
+                Some(0),
+                "more may be pending than was offered so far"
+            );
             desk.input(settled);
         }
         assert!(
@@ -756,4 +761,75 @@ fn a_new_terms_floor_waits_for_what_is_pending_from_before() {
             assert_eq!(pulse(&desk.wait_until(now_ms + 1_100)), Some(floor));
         }
     }
+}
+
+#[test]
+fn what_failed_is_proposed_again_only_when_nothing_before_it_is_open() {
+    let mut desk = desk(config());
+    desk.linked(9, Vec::new());
+    let first = proposals(&desk.frame(9, transfer(0, 0, vec![carried("a")])))[0].0;
+    let second = proposals(&desk.frame(9, transfer(1, 0, vec![carried("b")])))[0].0;
+    desk.input(Input::Proposed {
+        token: second,
+        result: Err(Failed::Retry),
+    });
+    // The first may fail yet, and then the second would have overtaken it (P6); nor does a third one overtake the two.
+    assert!(proposals(&desk.wait_until(500)).is_empty());
+    assert!(proposals(&desk.frame(9, transfer(2, 0, vec![carried("c")]))).is_empty());
+    desk.input(Input::Proposed {
+        token: first,
+        result: Err(Failed::Retry),
+    });
+    let again = proposals(&desk.wait_until(600));
+    let order = |(_, command): &(u64, Command)| match command {
+        Command::Accept(accept) => accept.transfer,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(again.iter().map(order).collect::<Vec<_>>(), [0, 1, 2]);
+}
+
+#[test]
+fn a_neighbour_with_a_way_of_its_own_hears_of_ours_but_not_of_each_change_of_credit() {
+    let mut desk = desk(config());
+    let credit_told_to_9 = |actions: &[Action]| {
+        let credit = |action: &Action| match action {
+            Action::Send {
+                link: 9,
+                frame: Frame::Demand(demand),
+            } => demand
+                .rows
+                .iter()
+                .find(|row| row.key.origin == 20)
+                .map(|row| row.credit),
+            _ => None,
+        };
+        actions.iter().find_map(credit)
+    };
+    let change = |rows: Vec<Row>, gone: Vec<Key>| {
+        Frame::Demand(Demand {
+            rows,
+            gone,
+            ..Demand::default()
+        })
+    };
+    desk.linked(9, Vec::new());
+    assert_eq!(
+        credit_told_to_9(&desk.linked(8, vec![row(&[8, 20], 5)])),
+        Some(5),
+        "9 has no other way"
+    );
+    assert_eq!(
+        credit_told_to_9(&desk.frame(9, change(vec![row(&[9, 20], 5)], Vec::new()))),
+        Some(0)
+    );
+    assert_eq!(
+        credit_told_to_9(&desk.frame(8, change(vec![row(&[8, 20], 4)], Vec::new()))),
+        None
+    );
+    let gone = vec![Key::of(&queue(), 20)];
+    assert_eq!(
+        credit_told_to_9(&desk.frame(9, change(Vec::new(), gone))),
+        Some(4),
+        "9 has lost its own way"
+    );
 }

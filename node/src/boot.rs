@@ -205,6 +205,7 @@ fn group_config(node: &Node) -> ferrymq_replication::Config {
         election_timeout_min_ms: millis(node.timers.election_min),
         election_timeout_max_ms: millis(node.timers.election_max),
         snapshot_log_bytes: node.store.snapshot_log_bytes,
+        disk_reserve_bytes: node.store.reserve_bytes.max(node.store.segment_bytes),
         ..ferrymq_replication::Config::new(node.group.clone(), node.node, members, node.data.clone())
     }
 }

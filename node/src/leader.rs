@@ -18,8 +18,9 @@ use std::{
 };
 
 use bytes::Bytes;
-use ferrymq_broker::{Broker, Command, GroupId, QueueId};
+use ferrymq_broker::{Broker, Command, DeleteDestination, GroupId, QueueId};
 use ferrymq_dispatch::{ConnectionId, ConsumerId, Dispatcher, Limits, Topics};
+use ferrymq_message::Destination;
 use ferrymq_replication::{Group, GroupEvent, Role};
 use foldhash::fast::FixedState;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -64,6 +65,8 @@ pub(crate) enum Ended {
 
 /// Housekeeping, and the pause before dispatch is tried again without a valid lease.
 const TICK: Duration = Duration::from_millis(100);
+/// Ticks between two looks at temporary queues that a fail-over has left without their connection.
+const SWEEP_TICKS: u64 = 100;
 /// Messages from clients taken in before the round ends.
 const ROUND_MAX: usize = 1024;
 
@@ -90,6 +93,11 @@ pub(crate) struct Leader {
     bridges: Bridges,
     mesh: MeshStarter,
     fatal: Option<String>,
+    /// A command of this loop has no outcome, so that what is in flight is not known any more.
+    in_doubt: bool,
+    ticks: u64,
+    /// Temporary queues that had no consumer at the last look.
+    idle_temporary: Vec<Destination>,
 }
 
 /// One consumer or subscriber as its session knows it.
@@ -117,6 +125,9 @@ impl Leader {
             bridges: Bridges::default(),
             mesh,
             fatal: None,
+            in_doubt: false,
+            ticks: 0,
+            idle_temporary: Vec::new(),
             group,
             term,
             attached_index: 0,
@@ -179,7 +190,7 @@ impl Leader {
                 self.group.detach();
                 return Ended::Fatal(text);
             }
-            if *role.borrow() != (Role::Master { term: self.term }) {
+            if self.in_doubt || *role.borrow() != (Role::Master { term: self.term }) {
                 break;
             }
             if !begun && !self.pending.values().any(|pending| matches!(pending, Pending::Begin)) {
@@ -189,7 +200,7 @@ impl Leader {
             self.end_round();
         }
         self.group.detach();
-        tracing::info!(term = self.term, "this node is not the master any more");
+        tracing::info!(term = self.term, in_doubt = self.in_doubt, "this node's term as master has ended");
         Ended::Deposed
     }
 
@@ -247,8 +258,32 @@ impl Leader {
         for command in commands {
             self.submit(command.encode(), Pending::Nobody);
         }
+        self.ticks += 1;
+        if self.ticks.is_multiple_of(SWEEP_TICKS) {
+            self.sweep_temporary();
+        }
         self.look_at_store();
         self.tick_mesh();
+    }
+
+    /// A temporary queue ends with its connection, but a connection that ended with an earlier master told nobody. One
+    /// that has had no consumer at two looks is taken for such a one.
+    fn sweep_temporary(&mut self) {
+        let group = self.group.clone();
+        let idle: Vec<Destination> = group.with_broker(|broker| {
+            let temporary = broker.queues().iter().filter(|queue| queue.destination().kind().is_temporary());
+            temporary
+                .filter(|queue| self.dispatcher.counts(queue.id).0 == 0)
+                .map(|queue| queue.destination().clone())
+                .collect()
+        });
+        let before = std::mem::take(&mut self.idle_temporary);
+        for destination in idle.iter().filter(|destination| before.contains(destination)) {
+            let destination = destination.clone();
+            let command = Command::DeleteDestination(DeleteDestination { destination, if_empty: false });
+            self.submit(command.encode(), Pending::Nobody);
+        }
+        self.idle_temporary = idle;
     }
 
     /// Sends wait while the disk has no room or the journal is at its limit, and go on when there is room again.

@@ -18,6 +18,7 @@ mod terms;
 mod mesh;
 mod admin;
 mod clock;
+mod crash;
 
 use std::process::ExitCode;
 

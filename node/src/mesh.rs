@@ -41,7 +41,6 @@ struct Links {
     redirector: Mutex<Option<Driver>>,
     group: String,
     node: u64,
-    advertised: Vec<String>,
     excluded: Vec<String>,
     included: Vec<String>,
 }
@@ -92,7 +91,6 @@ impl MeshStarter {
             redirector: Mutex::new(None),
             group: node.group.clone(),
             node: node.node,
-            advertised,
             excluded: connectors.iter().flat_map(|c| c.excluded.clone()).collect(),
             // A connector that takes everything makes the others' lists moot.
             included: if connectors.iter().any(|c| c.included.is_empty()) {
@@ -115,7 +113,6 @@ impl MeshStarter {
         let links = self.links.clone()?;
         drop(links.take_redirector());
         let mut config = Config::new(links.group.clone(), group_id, links.node, term);
-        config.link_advertised = links.advertised.clone();
         config.excluded = links.excluded.clone();
         config.dynamically_included = links.included.clone();
         let seed = RandomState::new().hash_one(term);

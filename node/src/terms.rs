@@ -1,5 +1,7 @@
 //! From slave to master and back: for each term in which this node is master, one [`Leader`] and one mesh.
 
+use std::time::Duration;
+
 use ferrymq_replication::{Group, GroupEvent, Role};
 use tokio::sync::{mpsc, watch};
 
@@ -15,6 +17,9 @@ pub(crate) struct Current {
     pub(crate) clients: LeaderHandle,
     pub(crate) asks: mpsc::UnboundedSender<Ask>,
 }
+
+/// Pause before the master's loop begins anew within one term.
+const AGAIN: Duration = Duration::from_millis(50);
 
 /// Runs until the replica ends or cannot go on; returns why.
 pub(crate) async fn run(
@@ -51,6 +56,10 @@ pub(crate) async fn run(
         current.send_replace(None);
         if let Ended::Fatal(text) = ended {
             return text;
+        }
+        if group.role().borrow().term() == term {
+            // Still the master, but without a majority for a moment: not to be tried in a tight loop.
+            tokio::time::sleep(AGAIN).await;
         }
     }
 }

@@ -26,7 +26,9 @@ pub fn ferrymq() -> &'static Path {
 
 /// The workspace's root.
 pub fn workspace() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests/ lies in the workspace")
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("tests/ lies in the workspace")
 }
 
 /// Builds with the lock of the target directory held: nextest starts each test as a process of its own, several at a
@@ -34,7 +36,10 @@ pub fn workspace() -> &'static Path {
 fn build() -> PathBuf {
     // …/target/debug/deps/topic-hash
     let test = env::current_exe().expect("a test knows its own path");
-    let profile_dir = test.parent().and_then(Path::parent).expect("a test lies in target/PROFILE/deps");
+    let profile_dir = test
+        .parent()
+        .and_then(Path::parent)
+        .expect("a test lies in target/PROFILE/deps");
     let target_dir = profile_dir.parent().expect("target/PROFILE lies in target");
     let binary = profile_dir.join("ferrymq");
 
@@ -46,13 +51,24 @@ fn build() -> PathBuf {
         return binary;
     }
     let mut cargo = Command::new(env::var("CARGO").unwrap_or_else(|_| "cargo".into()));
-    cargo.current_dir(workspace()).args(["build", "--quiet", "--package", "ferrymq", "--target-dir"]).arg(target_dir);
+    cargo
+        .current_dir(workspace())
+        .args(["build", "--quiet", "--package", "ferrymq", "--target-dir"])
+        .arg(target_dir);
     if !cfg!(debug_assertions) {
         cargo.arg("--release");
     }
     // What cargo has set for this test would make build scripts believe that something changed.
     for (name, _) in env::vars() {
-        let ours = ["CARGO_MANIFEST", "CARGO_PKG", "CARGO_CRATE", "CARGO_BIN", "CARGO_PRIMARY", "NEXTEST", "LD_LIBRARY"];
+        let ours = [
+            "CARGO_MANIFEST",
+            "CARGO_PKG",
+            "CARGO_CRATE",
+            "CARGO_BIN",
+            "CARGO_PRIMARY",
+            "NEXTEST",
+            "LD_LIBRARY",
+        ];
         if ours.iter().any(|prefix| name.starts_with(prefix)) {
             cargo.env_remove(name);
         }

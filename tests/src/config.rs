@@ -41,7 +41,12 @@ impl GroupConfig {
         if self.nodes.len() > 1 {
             let _ = writeln!(out, "\n[members]");
             for (at, node) in self.nodes.iter().enumerate() {
-                let NodePorts { stomp, peer, link, admin } = node;
+                let NodePorts {
+                    stomp,
+                    peer,
+                    link,
+                    admin,
+                } = node;
                 let _ = writeln!(
                     out,
                     "{} = {{ peer = \"127.0.0.1:{peer}\", stomp = \"127.0.0.1:{stomp}\", link = \"127.0.0.1:{link}\", \
@@ -50,7 +55,12 @@ impl GroupConfig {
                 );
             }
         }
-        let NodePorts { stomp, peer, link, admin } = ports;
+        let NodePorts {
+            stomp,
+            peer,
+            link,
+            admin,
+        } = ports;
         let _ = writeln!(
             out,
             "\n[listen]\nstomp = \"127.0.0.1:{stomp}\"\npeer = \"127.0.0.1:{peer}\"\nadmin = \"127.0.0.1:{admin}\""
@@ -62,6 +72,9 @@ impl GroupConfig {
         if !self.more.contains("[store]") {
             // Small, so that tests also see segments end and begin.
             let _ = writeln!(out, "\n[store]\nsegment = \"4MiB\"\nreserve = \"16MiB\"");
+        }
+        if !self.more.contains("[limits]") {
+            let _ = writeln!(out, "\n[limits]\nframe = \"1MiB\"");
         }
         if !self.more.contains("[log]") {
             let _ = writeln!(out, "\n[log]\nlevel = \"info,ferrymq=debug\"");

@@ -24,7 +24,8 @@ impl PowerDisk {
             return Some("needs root, to mount file systems".into());
         }
         for program in ["losetup", "mkfs.ext4", "mount", "python3"] {
-            if Command::new(program).arg("--version").output().is_err() && Command::new(program).arg("-V").output().is_err()
+            if Command::new(program).arg("--version").output().is_err()
+                && Command::new(program).arg("-V").output().is_err()
             {
                 return Some(format!("needs {program}"));
             }
@@ -51,7 +52,10 @@ impl PowerDisk {
         let file = std::fs::File::create(&image).map_err(|error| error.to_string())?;
         file.set_len(size_mb << 20).map_err(|error| error.to_string())?;
         let image_text = image.display().to_string();
-        run("mkfs.ext4", &["-q", "-m", "0", "-E", "lazy_itable_init=0,nodiscard", &image_text])?;
+        run(
+            "mkfs.ext4",
+            &["-q", "-m", "0", "-E", "lazy_itable_init=0,nodiscard", &image_text],
+        )?;
         let device = run("losetup", &["-f", "--show", &image_text])?.trim().to_owned();
         let disk = Self { mount, device };
         disk.try_mount()?;
@@ -87,7 +91,17 @@ impl PowerDisk {
     }
 
     fn try_mount(&self) -> Result<(), String> {
-        run("mount", &["-t", "ext4", "-o", "errors=continue", &self.device, &self.mount.display().to_string()])?;
+        run(
+            "mount",
+            &[
+                "-t",
+                "ext4",
+                "-o",
+                "errors=continue",
+                &self.device,
+                &self.mount.display().to_string(),
+            ],
+        )?;
         Ok(())
     }
 }
@@ -106,9 +120,15 @@ impl Drop for PowerDisk {
 }
 
 fn run(program: &str, args: &[&str]) -> Result<String, String> {
-    let output = Command::new(program).args(args).output().map_err(|error| format!("{program}: {error}"))?;
+    let output = Command::new(program)
+        .args(args)
+        .output()
+        .map_err(|error| format!("{program}: {error}"))?;
     if output.status.success() {
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
-    Err(format!("{program} {args:?}: {}", String::from_utf8_lossy(&output.stderr).trim()))
+    Err(format!(
+        "{program} {args:?}: {}",
+        String::from_utf8_lossy(&output.stderr).trim()
+    ))
 }

@@ -29,7 +29,10 @@ impl GroupOfNodes {
             let name = format!("{}{number}", config.name);
             NodeProcess::new(&name, dir, &data, config.nodes[number - 1], &config.text(number, &data))
         });
-        Self { name: config.name.clone(), nodes: nodes.collect() }
+        Self {
+            name: config.name.clone(),
+            nodes: nodes.collect(),
+        }
     }
 
     /// Ports for so many nodes.
@@ -59,14 +62,20 @@ impl GroupOfNodes {
     #[track_caller]
     pub fn master(&self) -> usize {
         let what = format!("group {} has a master", self.name);
-        wait_for(&what, START_MAX, || self.nodes.iter().position(NodeProcess::is_master)).0
+        let (master, _) = wait_for(&what, START_MAX, || {
+            self.nodes.iter().for_each(NodeProcess::assert_alive);
+            self.nodes.iter().position(NodeProcess::is_master)
+        });
+        master
     }
 
     /// The index of a running node that is not the master.
     #[track_caller]
     pub fn slave(&self) -> usize {
         let master = self.master();
-        let slave = (0..self.nodes.len()).rev().find(|&at| at != master && self.nodes[at].is_running());
+        let slave = (0..self.nodes.len())
+            .rev()
+            .find(|&at| at != master && self.nodes[at].is_running());
         slave.expect("the group has a slave")
     }
 
@@ -83,7 +92,10 @@ impl GroupOfNodes {
     pub fn status(&self) -> Value {
         let what = format!("the master of {} tells its status", self.name);
         let found = wait_for(&what, START_MAX, || {
-            let status = self.nodes.get(self.nodes.iter().position(NodeProcess::is_master)?)?.status()?;
+            let status = self
+                .nodes
+                .get(self.nodes.iter().position(NodeProcess::is_master)?)?
+                .status()?;
             status["master"].is_object().then_some(status)
         });
         found.0
@@ -93,13 +105,19 @@ impl GroupOfNodes {
     #[track_caller]
     pub fn queue(&self, name: &str) -> Option<Value> {
         let status = self.status();
-        status["master"]["queues"].as_array()?.iter().find(|queue| queue["name"] == name).cloned()
+        status["master"]["queues"]
+            .as_array()?
+            .iter()
+            .find(|queue| queue["name"] == name)
+            .cloned()
     }
 
     /// Messages in a queue, 0 where there is none of that name.
     #[track_caller]
     pub fn messages(&self, name: &str) -> u64 {
-        self.queue(name).and_then(|queue| queue["messages"].as_u64()).unwrap_or(0)
+        self.queue(name)
+            .and_then(|queue| queue["messages"].as_u64())
+            .unwrap_or(0)
     }
 
     /// Asks the master to hand over; returns the new master's index.
@@ -121,7 +139,11 @@ impl GroupOfNodes {
 
     /// `failover:(tcp://…,tcp://…)`.
     pub fn uri(&self) -> String {
-        let all: Vec<String> = self.addresses().iter().map(|address| format!("tcp://{address}")).collect();
+        let all: Vec<String> = self
+            .addresses()
+            .iter()
+            .map(|address| format!("tcp://{address}"))
+            .collect();
         format!("failover:({})", all.join(","))
     }
 
@@ -131,8 +153,9 @@ impl GroupOfNodes {
         let what = format!("the nodes of {} agree", self.name);
         wait_for(&what, deadline, || {
             let running = self.nodes.iter().filter(|node| node.is_running());
-            let applied: Option<Vec<u64>> =
-                running.map(|node| node.status()?["group"]["applied_index"].as_u64()).collect();
+            let applied: Option<Vec<u64>> = running
+                .map(|node| node.status()?["group"]["applied_index"].as_u64())
+                .collect();
             applied?.windows(2).all(|pair| pair[0] == pair[1]).then_some(())
         });
     }

@@ -93,7 +93,9 @@ impl History {
         let fate = *fate;
         let name = (producer.to_owned(), number);
         if fate.confirmed {
-            inner.doubled.push((name.clone(), "after its acknowledgement was confirmed"));
+            inner
+                .doubled
+                .push((name.clone(), "after its acknowledgement was confirmed"));
         } else if fate.delivered > 1 && !redelivered {
             inner.doubled.push((name.clone(), "again without the redelivered mark"));
         }
@@ -132,7 +134,12 @@ impl History {
         let inner = self.lock();
         let count = |of: fn(&Fate) -> bool| inner.messages.values().filter(|fate| of(fate)).count() as u64;
         let names = |of: fn(&Fate) -> bool| -> Vec<Name> {
-            inner.messages.iter().filter(|(_, fate)| of(fate)).map(|(name, _)| name.clone()).collect()
+            inner
+                .messages
+                .iter()
+                .filter(|(_, fate)| of(fate))
+                .map(|(name, _)| name.clone())
+                .collect()
         };
         Report {
             attempted: count(|fate| fate.attempted),
@@ -156,7 +163,11 @@ impl Inner {
 }
 
 fn longest_gap(times: &[Instant]) -> Duration {
-    times.windows(2).map(|pair| pair[1].saturating_duration_since(pair[0])).max().unwrap_or_default()
+    times
+        .windows(2)
+        .map(|pair| pair[1].saturating_duration_since(pair[0]))
+        .max()
+        .unwrap_or_default()
 }
 
 impl Report {
@@ -230,7 +241,10 @@ mod tests {
         history.confirmed("p", 1);
         let report = history.report();
         report.assert_kept_in_order();
-        assert_eq!((report.attempted, report.receipted, report.received, report.redelivered), (4, 3, 3, 1));
+        assert_eq!(
+            (report.attempted, report.receipted, report.received, report.redelivered),
+            (4, 3, 3, 1)
+        );
     }
 
     #[test]

@@ -43,9 +43,16 @@ fn request(port: u16, method: &str, path: &str, body: &str) -> anyhow::Result<(u
     stream.read_to_end(&mut answer)?;
     let answer = String::from_utf8(answer)?;
     let (head, body) = answer.split_once("\r\n\r\n").context("the answer has no end of head")?;
-    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).context("the answer has no status")?;
+    let status = head
+        .split(' ')
+        .nth(1)
+        .and_then(|status| status.parse().ok())
+        .context("the answer has no status")?;
     if head.to_ascii_lowercase().contains("transfer-encoding") {
         bail!("the answer comes in chunks, which this client does not read");
     }
-    Ok((status, serde_json::from_str(body).with_context(|| format!("not JSON: {body}"))?))
+    Ok((
+        status,
+        serde_json::from_str(body).with_context(|| format!("not JSON: {body}"))?,
+    ))
 }

@@ -4,14 +4,14 @@
 //! code with ours. *Never* sleeps for a guessed time (every wait is for a condition, with a deadline), leaves a process
 //! behind, or passes silently over what this machine cannot do (see [`skip`]).
 
-pub mod mesh;
-pub mod group;
-pub mod node;
 pub mod config;
+pub mod group;
+pub mod mesh;
+pub mod node;
 
-pub mod stomp;
-pub mod load;
 pub mod history;
+pub mod load;
+pub mod stomp;
 
 pub mod disk;
 

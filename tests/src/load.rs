@@ -32,7 +32,10 @@ impl Load {
     fn start(work: impl FnOnce(&AtomicBool) + Send + 'static) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let told = stop.clone();
-        Self { stop, thread: Some(thread::spawn(move || work(&told))) }
+        Self {
+            stop,
+            thread: Some(thread::spawn(move || work(&told))),
+        }
     }
 
     /// Whether it has done all that it was to do.

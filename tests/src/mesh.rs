@@ -5,13 +5,7 @@ use std::{
     time::Duration,
 };
 
-use crate::{
-    GroupOfNodes,
-    config::GroupConfig,
-    ports::Ports,
-    scratch::Scratch,
-    wait_until,
-};
+use crate::{GroupOfNodes, History, config::GroupConfig, ports::Ports, scratch::Scratch, wait_until};
 
 /// How long two groups may take to find and trust each other.
 pub const LINK_MAX: Duration = Duration::from_secs(30);
@@ -131,8 +125,11 @@ impl MeshBuilder {
         match self.discovery {
             Discovery::Static => {
                 for &(one, other) in &self.links {
-                    let list: Vec<String> =
-                        configs[other].nodes.iter().map(|node| format!("tcp://127.0.0.1:{}", node.link)).collect();
+                    let list: Vec<String> = configs[other]
+                        .nodes
+                        .iter()
+                        .map(|node| format!("tcp://127.0.0.1:{}", node.link))
+                        .collect();
                     configs[one].connectors.push(format!("static:({})", list.join(",")));
                 }
             }
@@ -149,9 +146,16 @@ impl MeshBuilder {
         }
         let data = self.data.unwrap_or_else(|| scratch.path().to_owned());
         let groups = configs.iter().map(|config| {
-            GroupOfNodes::new(config, scratch.path(), |number| data.join(format!("{}{number}", config.name)))
+            GroupOfNodes::new(config, scratch.path(), |number| {
+                data.join(format!("{}{number}", config.name))
+            })
         });
-        Mesh { groups: groups.collect(), links: self.links, scratch, _ports: ports }
+        Mesh {
+            groups: groups.collect(),
+            links: self.links,
+            scratch,
+            _ports: ports,
+        }
     }
 }
 
@@ -165,7 +169,12 @@ impl Mesh {
     /// `north` and `south`, three nodes each, linked.
     #[track_caller]
     pub fn two_groups(test: &str, discovery: Discovery) -> Self {
-        MeshBuilder::new(test).group("north", 3).group("south", 3).link(0, 1).discovery(discovery).start()
+        MeshBuilder::new(test)
+            .group("north", 3)
+            .group("south", 3)
+            .link(0, 1)
+            .discovery(discovery)
+            .start()
     }
 
     /// Where configuration and logs are.
@@ -190,7 +199,10 @@ impl Mesh {
         let (from, to) = (&self.groups[from], &self.groups[to].name);
         wait_until(&format!("{} is linked to {to}", from.name), LINK_MAX, || {
             let status = from.status();
-            let links = status["master"]["mesh"]["links"].as_array().cloned().unwrap_or_default();
+            let links = status["master"]["mesh"]["links"]
+                .as_array()
+                .cloned()
+                .unwrap_or_default();
             links.iter().any(|link| link["peer"] == **to && link["state"] == "up")
         })
     }
@@ -199,7 +211,10 @@ impl Mesh {
     #[track_caller]
     pub fn wait_demand(&self, at: usize, destination: &str, consumers: u64) -> Duration {
         let group = &self.groups[at];
-        let what = format!("{} knows of {consumers} consumers of {destination} elsewhere", group.name);
+        let what = format!(
+            "{} knows of {consumers} consumers of {destination} elsewhere",
+            group.name
+        );
         wait_until(&what, LINK_MAX, || self.demand(at, destination) == consumers)
     }
 
@@ -207,11 +222,30 @@ impl Mesh {
     #[track_caller]
     pub fn demand(&self, at: usize, destination: &str) -> u64 {
         let status = self.groups[at].status();
-        let demand = status["master"]["mesh"]["demand"].as_array().cloned().unwrap_or_default();
+        let demand = status["master"]["mesh"]["demand"]
+            .as_array()
+            .cloned()
+            .unwrap_or_default();
         let rows = demand.iter().filter(|row| row["destination"] == destination);
         rows.flat_map(|row| row["groups"].as_array().cloned().unwrap_or_default())
             .filter_map(|group| group["consumers"].as_u64())
             .sum()
+    }
+
+    /// Waits until so many different messages were received, every queue of this name is empty and nothing is on its
+    /// way: from here on nothing can be delivered any more. (An acknowledgement may count although its receipt was lost
+    /// with a master, so confirmed ones cannot be waited for.)
+    #[track_caller]
+    pub fn drain(&self, history: &History, received: usize, queues: &[&str], deadline: Duration) {
+        wait_until("everything is received", deadline, || history.received() >= received);
+        for group in &self.groups {
+            for queue in queues {
+                wait_until(&format!("{queue} in {} is empty", group.name), deadline, || {
+                    group.messages(queue) == 0
+                });
+            }
+        }
+        self.wait_nothing_in_doubt();
     }
 
     /// Waits until nothing is on its way between groups.
@@ -219,7 +253,9 @@ impl Mesh {
     pub fn wait_nothing_in_doubt(&self) {
         for group in &self.groups {
             wait_until(&format!("{} has nothing in doubt", group.name), LINK_MAX, || {
-                group.status()["master"]["mesh"]["in_doubt"].as_array().is_none_or(Vec::is_empty)
+                group.status()["master"]["mesh"]["in_doubt"]
+                    .as_array()
+                    .is_none_or(Vec::is_empty)
             });
         }
     }

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 use serde_json::Value;
 
 use crate::{binary, config::NodePorts, http, wait_for, wait_until};
@@ -38,7 +38,14 @@ impl NodeProcess {
         let config = dir.join(format!("{name}.toml"));
         fs::write(&config, config_text).expect("a configuration can be written");
         let log = dir.join(format!("{name}.log"));
-        Self { name: name.to_owned(), ports, config, data: data.to_owned(), log, child: None }
+        Self {
+            name: name.to_owned(),
+            ports,
+            config,
+            data: data.to_owned(),
+            log,
+            child: None,
+        }
     }
 
     /// The data directory.
@@ -65,8 +72,7 @@ impl NodeProcess {
         self.spawn();
         let name = self.name.clone();
         wait_until(&format!("{name} answers at its admin port"), START_MAX, || {
-            let ended = self.child.as_mut().and_then(|child| child.try_wait().ok().flatten());
-            assert!(ended.is_none(), "{name} has ended with {ended:?}:\n{}", self.log());
+            self.assert_alive();
             http::get(self.ports.admin, "/api/health").is_ok()
         });
     }
@@ -78,7 +84,11 @@ impl NodeProcess {
     #[track_caller]
     pub fn spawn(&mut self) {
         assert!(self.child.is_none(), "{} runs already", self.name);
-        let log = OpenOptions::new().create(true).append(true).open(&self.log).expect("a log can be written");
+        let log = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(&self.log)
+            .expect("a log can be written");
         let also: File = log.try_clone().expect("a file handle can be doubled");
         let child = Command::new(binary::ferrymq())
             .args(["serve", "--config"])
@@ -95,13 +105,34 @@ impl NodeProcess {
         self.child.is_some()
     }
 
+    /// That it has not ended by itself.
+    ///
+    /// # Panics
+    /// With its log, where it has.
+    #[track_caller]
+    pub fn assert_alive(&self) {
+        let Some(child) = &self.child else { return };
+        // It stays to be waited for.
+        let look = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+        let ended = waitid(WaitId::Pid(Pid::from_child(child)), look);
+        assert!(
+            matches!(ended, Ok(None)),
+            "{} has ended by itself:\n{}",
+            self.name,
+            self.log()
+        );
+    }
+
     /// `kill -9`, and waits until it is gone.
     ///
     /// # Panics
     /// Where it does not run.
     #[track_caller]
     pub fn kill(&mut self) {
-        let mut child = self.child.take().unwrap_or_else(|| panic!("{} does not run", self.name));
+        let mut child = self
+            .child
+            .take()
+            .unwrap_or_else(|| panic!("{} does not run", self.name));
         child.kill().expect("an own child can be killed");
         child.wait().expect("an own child can be waited for");
     }
@@ -136,7 +167,10 @@ impl NodeProcess {
 
     #[track_caller]
     fn signal(&self, signal: Signal) {
-        let child = self.child.as_ref().unwrap_or_else(|| panic!("{} does not run", self.name));
+        let child = self
+            .child
+            .as_ref()
+            .unwrap_or_else(|| panic!("{} does not run", self.name));
         kill_process(Pid::from_child(child), signal).expect("an own child can be signalled");
     }
 
@@ -146,7 +180,10 @@ impl NodeProcess {
     /// Where it does not run, or past the deadline.
     #[track_caller]
     pub fn wait_for_end(&mut self, deadline: Duration) -> ExitStatus {
-        let mut child = self.child.take().unwrap_or_else(|| panic!("{} does not run", self.name));
+        let mut child = self
+            .child
+            .take()
+            .unwrap_or_else(|| panic!("{} does not run", self.name));
         let (status, _) = wait_for(&format!("{} ends", self.name), deadline, || {
             child.try_wait().expect("an own child can be waited for")
         });
@@ -163,20 +200,28 @@ impl NodeProcess {
         // The directory itself may be a mount.
         for entry in fs::read_dir(&self.data).expect("the data directory is there").flatten() {
             let path = entry.path();
-            let removed = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+            let removed = if path.is_dir() {
+                fs::remove_dir_all(&path)
+            } else {
+                fs::remove_file(&path)
+            };
             removed.expect("own files can be removed");
         }
     }
 
     /// `GET /api/status`; none where the node does not answer.
     pub fn status(&self) -> Option<Value> {
-        http::get(self.ports.admin, "/api/status").ok().map(|(_, status)| status)
+        http::get(self.ports.admin, "/api/status")
+            .ok()
+            .map(|(_, status)| status)
     }
 
     /// Whether it is its group's master and may act as such.
     pub fn is_master(&self) -> bool {
         self.is_running()
-            && self.status().is_some_and(|s| s["group"]["role"] == "master" && s["group"]["lease_valid"] == true)
+            && self
+                .status()
+                .is_some_and(|s| s["group"]["role"] == "master" && s["group"]["lease_valid"] == true)
     }
 
     /// Address for STOMP clients.

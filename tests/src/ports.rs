@@ -35,7 +35,11 @@ impl Ports {
             let file = file.expect("a port lock can be made");
             if file.try_lock().is_ok() {
                 let first = FIRST + block * BLOCK;
-                return Self { next: first, end: first + BLOCK, _lock: file };
+                return Self {
+                    next: first,
+                    end: first + BLOCK,
+                    _lock: file,
+                };
             }
         }
         panic!("all {BLOCKS} blocks of ports are taken");

@@ -18,7 +18,9 @@ impl Scratch {
     /// Where it cannot be made.
     pub fn new(name: &str) -> Self {
         let made = tempfile::Builder::new().prefix(&format!("ferrymq-{name}-")).tempdir();
-        Self { path: made.expect("a temporary directory can be made").keep() }
+        Self {
+            path: made.expect("a temporary directory can be made").keep(),
+        }
     }
 
     /// The directory.

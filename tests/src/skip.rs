@@ -14,6 +14,7 @@ pub fn skipped(test: &str, why: &str) {
     println!("{line}");
     if let Some(path) = env::var_os("FERRYMQ_SKIPPED") {
         let file = OpenOptions::new().create(true).append(true).open(path);
-        file.and_then(|mut file| writeln!(file, "{line}")).expect("the file of skipped tests can be written");
+        file.and_then(|mut file| writeln!(file, "{line}"))
+            .expect("the file of skipped tests can be written");
     }
 }

@@ -27,17 +27,26 @@ pub struct Frame {
 impl Frame {
     /// A frame without headers and body.
     pub fn new(command: &str) -> Self {
-        Self { command: command.into(), ..Self::default() }
+        Self {
+            command: command.into(),
+            ..Self::default()
+        }
     }
 
     /// `SEND` of a persistent text.
     pub fn message(destination: &str, body: impl AsRef<[u8]>) -> Self {
-        Self::new("SEND").with("destination", destination).with("persistent", "true").body(body)
+        Self::new("SEND")
+            .with("destination", destination)
+            .with("persistent", "true")
+            .body(body)
     }
 
     /// `SUBSCRIBE` with a mode of acknowledgement.
     pub fn subscribe(id: &str, destination: &str, ack: &str) -> Self {
-        Self::new("SUBSCRIBE").with("id", id).with("destination", destination).with("ack", ack)
+        Self::new("SUBSCRIBE")
+            .with("id", id)
+            .with("destination", destination)
+            .with("ack", ack)
     }
 
     /// The same with one more header.
@@ -56,7 +65,10 @@ impl Frame {
 
     /// The first header of this name.
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.headers.iter().find(|(found, _)| found == name).map(|(_, value)| &**value)
+        self.headers
+            .iter()
+            .find(|(found, _)| found == name)
+            .map(|(_, value)| &**value)
     }
 
     /// The body as text.
@@ -72,16 +84,28 @@ impl Frame {
     /// As STOMP 1.2 writes it.
     pub fn encode(&self) -> Vec<u8> {
         let escape = |text: &str| {
-            let text = text.replace('\\', "\\\\").replace('\n', "\\n").replace('\r', "\\r").replace(':', "\\c");
+            let text = text
+                .replace('\\', "\\\\")
+                .replace('\n', "\\n")
+                .replace('\r', "\\r")
+                .replace(':', "\\c");
             text.into_bytes()
         };
         let handshake = matches!(&*self.command, "CONNECT" | "STOMP");
         let mut out = self.command.clone().into_bytes();
         for (name, value) in &self.headers {
             out.push(b'\n');
-            out.extend(if handshake { name.clone().into_bytes() } else { escape(name) });
+            out.extend(if handshake {
+                name.clone().into_bytes()
+            } else {
+                escape(name)
+            });
             out.push(b':');
-            out.extend(if handshake { value.clone().into_bytes() } else { escape(value) });
+            out.extend(if handshake {
+                value.clone().into_bytes()
+            } else {
+                escape(value)
+            });
         }
         out.extend(b"\n\n");
         out.extend(&self.body);
@@ -131,7 +155,12 @@ impl Stomp {
         stomp.send(&frame)?;
         let answer = stomp.next(ANSWER_MAX)?.context("no answer to CONNECT")?;
         if answer.command != "CONNECTED" {
-            bail!("{}: {} {}", answer.command, answer.get("message").unwrap_or(""), answer.text());
+            bail!(
+                "{}: {} {}",
+                answer.command,
+                answer.get("message").unwrap_or(""),
+                answer.text()
+            );
         }
         stomp.connected = answer;
         Ok(stomp)
@@ -208,7 +237,10 @@ impl Stomp {
     /// Where none comes, or something else does.
     #[track_caller]
     pub fn expect_message(&mut self) -> Frame {
-        let frame = self.next(ANSWER_MAX).expect("the connection is there").expect("a message comes in time");
+        let frame = self
+            .next(ANSWER_MAX)
+            .expect("the connection is there")
+            .expect("a message comes in time");
         assert_eq!(frame.command, "MESSAGE", "{frame:?}");
         frame
     }
@@ -219,7 +251,10 @@ impl Stomp {
     /// Where something else comes.
     #[track_caller]
     pub fn expect_error(&mut self) -> Frame {
-        let frame = self.next(ANSWER_MAX).expect("the connection is there").expect("an error comes in time");
+        let frame = self
+            .next(ANSWER_MAX)
+            .expect("the connection is there")
+            .expect("an error comes in time");
         assert_eq!(frame.command, "ERROR", "{frame:?}");
         frame
     }
@@ -276,10 +311,16 @@ impl Stomp {
     }
 
     fn take_frame(&mut self) -> anyhow::Result<Option<Frame>> {
-        let beats = self.unread.iter().take_while(|byte| matches!(byte, b'\n' | b'\r')).count();
+        let beats = self
+            .unread
+            .iter()
+            .take_while(|byte| matches!(byte, b'\n' | b'\r'))
+            .count();
         self.unread.drain(..beats);
         self.heartbeats += beats as u64;
-        let Some(head_end) = find(&self.unread, b"\n\n") else { return Ok(None) };
+        let Some(head_end) = find(&self.unread, b"\n\n") else {
+            return Ok(None);
+        };
         let head = std::str::from_utf8(&self.unread[..head_end])?;
         let mut lines = head.split('\n').map(|line| line.strip_suffix('\r').unwrap_or(line));
         let mut frame = Frame::new(lines.next().unwrap_or(""));
@@ -297,7 +338,9 @@ impl Stomp {
                 None => return Ok(None),
             },
         };
-        let Some(nul) = self.unread.get(body + length) else { return Ok(None) };
+        let Some(nul) = self.unread.get(body + length) else {
+            return Ok(None);
+        };
         if *nul != 0 {
             bail!("no NUL follows the body of {frame:?}");
         }
@@ -341,12 +384,18 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let mut client = Stomp::open(&listener.local_addr().unwrap().to_string()).unwrap();
         let (mut server, _) = listener.accept().unwrap();
-        let frame = Frame::new("MESSAGE").with("a:b", "c\\d\ne").with("content-length", 3).body(b"x\0y");
+        let frame = Frame::new("MESSAGE")
+            .with("a:b", "c\\d\ne")
+            .with("content-length", 3)
+            .body(b"x\0y");
         server.write_all(b"\n\n").unwrap();
         server.write_all(&frame.encode()).unwrap();
         server.write_all(b"\nRECEIPT\nreceipt-id:1\n\n\0").unwrap();
         assert_eq!(client.next(ANSWER_MAX).unwrap(), Some(frame));
-        assert_eq!(client.next(ANSWER_MAX).unwrap(), Some(Frame::new("RECEIPT").with("receipt-id", 1)));
+        assert_eq!(
+            client.next(ANSWER_MAX).unwrap(),
+            Some(Frame::new("RECEIPT").with("receipt-id", 1))
+        );
         assert_eq!(client.heartbeats, 3);
         drop(server);
         assert!(client.next(ANSWER_MAX).is_err());

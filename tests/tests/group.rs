@@ -20,7 +20,12 @@ const FAIL_OVER_MAX: Duration = Duration::from_secs(8);
 const LOAD_MAX: Duration = Duration::from_secs(120);
 
 fn sending(producer: &str, count: u64) -> Sending {
-    Sending { producer: producer.into(), destination: "/queue/A".into(), count, size: 512 }
+    Sending {
+        producer: producer.into(),
+        destination: "/queue/A".into(),
+        count,
+        size: 512,
+    }
 }
 
 #[test]
@@ -30,10 +35,14 @@ fn a_client_of_a_slave_is_served() {
     let (master, slave) = (group.master(), group.slave());
     let mut at_slave = Stomp::connect(&group.nodes[slave].address()).unwrap();
     let mut at_master = Stomp::connect(&group.nodes[master].address()).unwrap();
-    at_slave.request(Frame::message("/queue/A", "from a slave (P10)")).unwrap();
+    at_slave
+        .request(Frame::message("/queue/A", "from a slave (P10)"))
+        .unwrap();
     at_master.request(Frame::subscribe("1", "/queue/A", "auto")).unwrap();
     assert_eq!(at_master.expect_message().text(), "from a slave (P10)");
-    at_slave.request(Frame::subscribe("1", "/queue/B", "client-individual")).unwrap();
+    at_slave
+        .request(Frame::subscribe("1", "/queue/B", "client-individual"))
+        .unwrap();
     at_master.request(Frame::message("/queue/B", "to a slave")).unwrap();
     let message = at_slave.expect_message();
     assert_eq!(message.text(), "to a slave");
@@ -55,7 +64,7 @@ fn a_killed_master_loses_and_doubles_nothing() {
     println!("from the kill to 100 further receipts: {pause:?}");
     mesh.groups[0].nodes[killed].start();
     producer.finish("everything is sent", LOAD_MAX);
-    wait_until("everything is consumed", LOAD_MAX, || history.consumed() == 3_000);
+    mesh.drain(&history, 3_000, &["queue://A"], LOAD_MAX);
     consumer.stop();
     let report = history.report();
     println!("{report}");
@@ -69,10 +78,12 @@ fn three_masters_in_a_row() {
     let mut mesh = Mesh::one_group("row", 3);
     let history = Arc::new(History::default());
     let addresses = mesh.groups[0].addresses();
-    let producers: Vec<_> =
-        (0..2).map(|n| load::produce(addresses.clone(), sending(&format!("p{n}"), 2_000), history.clone())).collect();
-    let consumers: Vec<_> =
-        (0..2).map(|_| load::consume(addresses.clone(), "/queue/A", history.clone())).collect();
+    let producers: Vec<_> = (0..2)
+        .map(|n| load::produce(addresses.clone(), sending(&format!("p{n}"), 2_000), history.clone()))
+        .collect();
+    let consumers: Vec<_> = (0..2)
+        .map(|_| load::consume(addresses.clone(), "/queue/A", history.clone()))
+        .collect();
     for round in 1..=3 {
         let goal = history.receipted() + 500;
         wait_until("the load goes on", LOAD_MAX, || history.receipted() >= goal.min(4_000));
@@ -84,7 +95,7 @@ fn three_masters_in_a_row() {
     for producer in producers {
         producer.finish("everything is sent", LOAD_MAX);
     }
-    wait_until("everything is consumed", LOAD_MAX, || history.consumed() == 4_000);
+    mesh.drain(&history, 4_000, &["queue://A"], LOAD_MAX);
     drop(consumers);
     let report = history.report();
     println!("{report}");
@@ -99,17 +110,27 @@ fn a_delivery_is_marked_after_a_change_of_master() {
     for n in 1..=5 {
         stomp.request(Frame::message("/queue/A", n.to_string())).unwrap();
     }
-    stomp.request(Frame::subscribe("1", "/queue/A", "client-individual")).unwrap();
+    stomp
+        .request(Frame::subscribe("1", "/queue/A", "client-individual"))
+        .unwrap();
     let messages: Vec<Frame> = (0..5).map(|_| stomp.expect_message()).collect();
     stomp.ack(&messages[0]).unwrap();
     stomp.ack(&messages[2]).unwrap();
     group.kill_master();
     let master = group.master();
-    let (mut stomp, _) = wait_for("a connection", ANSWER_MAX, || Stomp::connect(&group.nodes[master].address()).ok());
-    stomp.request(Frame::subscribe("1", "/queue/A", "client-individual")).unwrap();
+    let (mut stomp, _) = wait_for("a connection", ANSWER_MAX, || {
+        Stomp::connect(&group.nodes[master].address()).ok()
+    });
+    stomp
+        .request(Frame::subscribe("1", "/queue/A", "client-individual"))
+        .unwrap();
     for expected in ["2", "4", "5"] {
         let message = stomp.expect_message();
-        assert_eq!((&*message.text(), message.redelivered()), (expected, true), "P3: {message:?}");
+        assert_eq!(
+            (&*message.text(), message.redelivered()),
+            (expected, true),
+            "P3: {message:?}"
+        );
     }
     stomp.expect_nothing(QUIET);
 }
@@ -119,7 +140,9 @@ fn a_resent_message_is_stored_once() {
     let mut mesh = Mesh::one_group("resent", 3);
     let group = &mut mesh.groups[0];
     let numbered = |n: u64| {
-        Frame::message("/queue/A", n.to_string()).with("producer-id", "p-1").with("producer-sequence", n)
+        Frame::message("/queue/A", n.to_string())
+            .with("producer-id", "p-1")
+            .with("producer-sequence", n)
     };
     let mut stomp = Stomp::connect(&group.nodes[group.master()].address()).unwrap();
     for n in 1..=3 {
@@ -128,7 +151,9 @@ fn a_resent_message_is_stored_once() {
     // As if the receipts had been lost together with the master.
     group.kill_master();
     let master = group.master();
-    let (mut stomp, _) = wait_for("a connection", ANSWER_MAX, || Stomp::connect(&group.nodes[master].address()).ok());
+    let (mut stomp, _) = wait_for("a connection", ANSWER_MAX, || {
+        Stomp::connect(&group.nodes[master].address()).ok()
+    });
     for n in 2..=4 {
         stomp.request(numbered(n)).unwrap();
     }
@@ -152,7 +177,7 @@ fn mastership_is_handed_over_under_load() {
     assert_ne!(before, successor);
     assert_eq!(group.master(), successor);
     producer.finish("everything is sent", LOAD_MAX);
-    wait_until("everything is consumed", LOAD_MAX, || history.consumed() == 2_000);
+    mesh.drain(&history, 2_000, &["queue://A"], LOAD_MAX);
     consumer.stop();
     let report = history.report();
     println!("{report}");
@@ -160,7 +185,11 @@ fn mastership_is_handed_over_under_load() {
 
     let slave = group.slave();
     let (status, answer) = http::post(group.nodes[slave].ports.admin, "/api/step-down", "").unwrap();
-    assert_eq!((status, &answer["error"]["kind"]), (409, &"not_master".into()), "{answer}");
+    assert_eq!(
+        (status, &answer["error"]["kind"]),
+        (409, &"not_master".into()),
+        "{answer}"
+    );
 }
 
 #[test]
@@ -173,7 +202,9 @@ fn a_master_without_a_majority_acknowledges_nothing() {
     for at in (0..3).filter(|at| *at != master) {
         group.nodes[at].kill();
     }
-    stomp.send(&Frame::message("/queue/A", "two").with("receipt", "two")).unwrap();
+    stomp
+        .send(&Frame::message("/queue/A", "two").with("receipt", "two"))
+        .unwrap();
     wait_until("the master knows that it is alone", ANSWER_MAX, || {
         http::get(group.nodes[master].ports.admin, "/api/health").is_ok_and(|(status, _)| status == 503)
     });
@@ -185,7 +216,9 @@ fn a_master_without_a_majority_acknowledges_nothing() {
     group.start();
     // Whether the second one survived is open; the first one is there (P2).
     let master = group.master();
-    let (mut stomp, _) = wait_for("a connection", ANSWER_MAX, || Stomp::connect(&group.nodes[master].address()).ok());
+    let (mut stomp, _) = wait_for("a connection", ANSWER_MAX, || {
+        Stomp::connect(&group.nodes[master].address()).ok()
+    });
     stomp.request(Frame::subscribe("1", "/queue/A", "auto")).unwrap();
     assert_eq!(stomp.expect_message().text(), "one");
 }
@@ -201,7 +234,9 @@ fn a_paused_master_acknowledges_nothing_when_it_wakes_up() {
     let (new, _) = wait_for("another node is master", START_MAX, || {
         (0..3).find(|&at| at != old && group.nodes[at].is_master())
     });
-    stomp.send(&Frame::message("/queue/A", "too late").with("receipt", "too late")).unwrap();
+    stomp
+        .send(&Frame::message("/queue/A", "too late").with("receipt", "too late"))
+        .unwrap();
     let mut at_new = Stomp::connect(&group.nodes[new].address()).unwrap();
     at_new.request(Frame::message("/queue/A", "after")).unwrap();
     group.nodes[old].go_on();
@@ -212,7 +247,10 @@ fn a_paused_master_acknowledges_nothing_when_it_wakes_up() {
         Err(_) => {}
     }
     at_new.request(Frame::subscribe("1", "/queue/A", "auto")).unwrap();
-    assert_eq!((at_new.expect_message().text(), at_new.expect_message().text()), ("before".into(), "after".into()));
+    assert_eq!(
+        (at_new.expect_message().text(), at_new.expect_message().text()),
+        ("before".into(), "after".into())
+    );
     at_new.expect_nothing(QUIET);
 }
 
@@ -234,7 +272,9 @@ fn a_node_that_was_away_catches_up_and_can_be_master() {
         let to = format!("{{\"to\":{}}}", slave + 1);
         master == slave || http::post(group.nodes[master].ports.admin, "/api/step-down", &to).is_err()
     });
-    let (mut stomp, _) = wait_for("a connection", ANSWER_MAX, || Stomp::connect(&group.nodes[slave].address()).ok());
+    let (mut stomp, _) = wait_for("a connection", ANSWER_MAX, || {
+        Stomp::connect(&group.nodes[slave].address()).ok()
+    });
     stomp.request(Frame::subscribe("1", "/queue/A", "auto")).unwrap();
     for n in 1..=300 {
         assert_eq!(stomp.expect_message().text(), n.to_string());
@@ -264,7 +304,9 @@ fn a_wiped_node_does_not_vote_but_comes_back_by_its_group() {
     group.nodes[third].kill();
     group.master();
     let master = group.master();
-    let (mut stomp, _) = wait_for("a connection", ANSWER_MAX, || Stomp::connect(&group.nodes[master].address()).ok());
+    let (mut stomp, _) = wait_for("a connection", ANSWER_MAX, || {
+        Stomp::connect(&group.nodes[master].address()).ok()
+    });
     stomp.request(Frame::subscribe("1", "/queue/A", "auto")).unwrap();
     for n in 1..=200 {
         assert_eq!(stomp.expect_message().text(), n.to_string());

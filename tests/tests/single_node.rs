@@ -29,12 +29,20 @@ fn a_message_goes_through_and_is_gone_once_acknowledged() {
     let mut stomp = connect(&mesh);
     assert_eq!(stomp.connected.get("version"), Some("1.2"));
     assert!(stomp.connected.get("server").unwrap().starts_with("FerryMQ/"));
-    let sent = Frame::message("/queue/A", "hello").with("colour", "red:\n\\").with("correlation-id", "c-1");
+    let sent = Frame::message("/queue/A", "hello")
+        .with("colour", "red:\n\\")
+        .with("correlation-id", "c-1");
     stomp.request(sent).unwrap();
     subscribe(&mut stomp, "/queue/A", "client-individual");
     let message = stomp.expect_message();
-    assert_eq!((&*message.text(), message.get("destination")), ("hello", Some("/queue/A")));
-    assert_eq!((message.get("colour"), message.get("correlation-id")), (Some("red:\n\\"), Some("c-1")));
+    assert_eq!(
+        (&*message.text(), message.get("destination")),
+        ("hello", Some("/queue/A"))
+    );
+    assert_eq!(
+        (message.get("colour"), message.get("correlation-id")),
+        (Some("red:\n\\"), Some("c-1"))
+    );
     assert_eq!((message.get("subscription"), message.redelivered()), (Some("1"), false));
     stomp.ack(&message).unwrap();
     drop(stomp);
@@ -85,10 +93,19 @@ fn a_refused_message_becomes_a_dead_letter_that_says_why() {
     subscribe(&mut stomp, "/queue/A", "client-individual");
     let message = stomp.expect_message();
     stomp.nack(&message).unwrap();
-    stomp.request(Frame::subscribe("dlq", "/queue/ActiveMQ.DLQ", "client-individual")).unwrap();
+    stomp
+        .request(Frame::subscribe("dlq", "/queue/ActiveMQ.DLQ", "client-individual"))
+        .unwrap();
     let dead = stomp.expect_message();
-    assert_eq!((&*dead.text(), dead.get("original-destination")), ("poison", Some("/queue/A")));
-    assert!(dead.get("dlqDeliveryFailureCause").is_some_and(|cause| !cause.is_empty()), "{dead:?}");
+    assert_eq!(
+        (&*dead.text(), dead.get("original-destination")),
+        ("poison", Some("/queue/A"))
+    );
+    assert!(
+        dead.get("dlqDeliveryFailureCause")
+            .is_some_and(|cause| !cause.is_empty()),
+        "{dead:?}"
+    );
 }
 
 #[test]
@@ -102,19 +119,30 @@ fn transactions_are_all_or_nothing() {
     let ack = work.get("ack").unwrap().to_owned();
 
     stomp.request(Frame::new("BEGIN").with("transaction", "t1")).unwrap();
-    stomp.request(Frame::message("/queue/OUT", "never").with("transaction", "t1")).unwrap();
+    stomp
+        .request(Frame::message("/queue/OUT", "never").with("transaction", "t1"))
+        .unwrap();
     stomp.request(Frame::new("ABORT").with("transaction", "t1")).unwrap();
     watcher.expect_nothing(QUIET);
 
     stomp.request(Frame::new("BEGIN").with("transaction", "t2")).unwrap();
     for n in 1..=2 {
-        stomp.request(Frame::message("/queue/OUT", format!("done {n}")).with("transaction", "t2")).unwrap();
+        stomp
+            .request(Frame::message("/queue/OUT", format!("done {n}")).with("transaction", "t2"))
+            .unwrap();
     }
-    stomp.request(Frame::new("ACK").with("id", ack).with("transaction", "t2")).unwrap();
+    stomp
+        .request(Frame::new("ACK").with("id", ack).with("transaction", "t2"))
+        .unwrap();
     watcher.expect_nothing(QUIET);
     stomp.request(Frame::new("COMMIT").with("transaction", "t2")).unwrap();
-    assert_eq!((watcher.expect_message().text(), watcher.expect_message().text()), ("done 1".into(), "done 2".into()));
-    wait_until("the work is acknowledged", ANSWER_MAX, || mesh.groups[0].messages("queue://IN") == 0);
+    assert_eq!(
+        (watcher.expect_message().text(), watcher.expect_message().text()),
+        ("done 1".into(), "done 2".into())
+    );
+    wait_until("the work is acknowledged", ANSWER_MAX, || {
+        mesh.groups[0].messages("queue://IN") == 0
+    });
 }
 
 #[test]
@@ -132,7 +160,10 @@ fn topics_reach_every_subscriber_and_durable_ones_later() {
     subscribe(&mut one, "/topic/NEWS", "auto");
     subscribe(&mut two, "/topic/NEWS", "auto");
     sender.request(Frame::message("/topic/NEWS", "extra")).unwrap();
-    assert_eq!((one.expect_message().text(), two.expect_message().text()), ("extra".into(), "extra".into()));
+    assert_eq!(
+        (one.expect_message().text(), two.expect_message().text()),
+        ("extra".into(), "extra".into())
+    );
     let mut later = durable();
     let news = later.expect_message();
     assert_eq!(news.text(), "extra");
@@ -147,9 +178,12 @@ fn selectors_choose_and_leave_the_rest() {
     let mut stomp = connect(&mesh);
     for (colour, weight) in [("red", 1), ("blue", 5), ("red", 9)] {
         let frame = Frame::message("/queue/A", format!("{colour} {weight}"));
-        stomp.request(frame.with("colour", colour).with("weight", weight)).unwrap();
+        stomp
+            .request(frame.with("colour", colour).with("weight", weight))
+            .unwrap();
     }
-    let wanted = Frame::subscribe("1", "/queue/A", "client-individual").with("selector", "colour = 'red' AND weight > 3");
+    let wanted =
+        Frame::subscribe("1", "/queue/A", "client-individual").with("selector", "colour = 'red' AND weight > 3");
     stomp.request(wanted).unwrap();
     let message = stomp.expect_message();
     assert_eq!(message.text(), "red 9");
@@ -158,7 +192,9 @@ fn selectors_choose_and_leave_the_rest() {
     assert_eq!(mesh.groups[0].messages("queue://A"), 2);
 
     let mut wrong = connect(&mesh);
-    wrong.send(&Frame::subscribe("1", "/queue/A", "auto").with("selector", "colour = = 1")).unwrap();
+    wrong
+        .send(&Frame::subscribe("1", "/queue/A", "auto").with("selector", "colour = = 1"))
+        .unwrap();
     let error = wrong.expect_error();
     assert!(format!("{error:?}").contains("selector"), "{error:?}");
 }
@@ -167,14 +203,20 @@ fn selectors_choose_and_leave_the_rest() {
 fn an_expired_message_is_never_delivered_and_ends_as_a_dead_letter() {
     let mesh = broker("expiry");
     let mut stomp = connect(&mesh);
-    stomp.request(Frame::message("/queue/A", "late").with("expires", now_ms() + 200)).unwrap();
-    stomp.request(Frame::message("/queue/A", "in time").with("expires", now_ms() + 600_000)).unwrap();
+    stomp
+        .request(Frame::message("/queue/A", "late").with("expires", now_ms() + 200))
+        .unwrap();
+    stomp
+        .request(Frame::message("/queue/A", "in time").with("expires", now_ms() + 600_000))
+        .unwrap();
     let expired_at = now_ms() + 250;
     wait_until("the first one has expired", ANSWER_MAX, || now_ms() > expired_at);
     subscribe(&mut stomp, "/queue/A", "auto");
     assert_eq!(stomp.expect_message().text(), "in time");
     stomp.expect_nothing(QUIET);
-    stomp.request(Frame::subscribe("dlq", "/queue/ActiveMQ.DLQ", "auto")).unwrap();
+    stomp
+        .request(Frame::subscribe("dlq", "/queue/ActiveMQ.DLQ", "auto"))
+        .unwrap();
     assert_eq!(stomp.expect_message().text(), "late");
 }
 
@@ -185,7 +227,9 @@ fn browsing_takes_nothing() {
     for n in 1..=3 {
         stomp.request(Frame::message("/queue/A", n.to_string())).unwrap();
     }
-    stomp.request(Frame::subscribe("b", "/queue/A", "auto").with("browser", "true")).unwrap();
+    stomp
+        .request(Frame::subscribe("b", "/queue/A", "auto").with("browser", "true"))
+        .unwrap();
     let seen: Vec<String> = (0..3).map(|_| stomp.expect_message().text()).collect();
     assert_eq!(seen, ["1", "2", "3"]);
     let end = stomp.expect_message();
@@ -199,9 +243,13 @@ fn replies_find_their_temporary_queue() {
     let (mut client, mut server) = (connect(&mesh), connect(&mesh));
     subscribe(&mut client, "/temp-queue/answers", "auto");
     subscribe(&mut server, "/queue/SERVICE", "auto");
-    client.request(Frame::message("/queue/SERVICE", "2+2").with("reply-to", "/temp-queue/answers")).unwrap();
+    client
+        .request(Frame::message("/queue/SERVICE", "2+2").with("reply-to", "/temp-queue/answers"))
+        .unwrap();
     let question = server.expect_message();
-    server.request(Frame::message(question.get("reply-to").unwrap(), "4")).unwrap();
+    server
+        .request(Frame::message(question.get("reply-to").unwrap(), "4"))
+        .unwrap();
     assert_eq!(client.expect_message().text(), "4");
 }
 
@@ -247,14 +295,20 @@ fn bad_input_ends_its_connection_and_nobody_elses() {
         let _ = bad.write(bytes);
         match bad.next(ANSWER_MAX) {
             Ok(Some(frame)) => assert_eq!(frame.command, "ERROR", "{frame:?}"),
-            Ok(None) => panic!("no answer to {:?}", String::from_utf8_lossy(&bytes[..bytes.len().min(60)])),
+            Ok(None) => panic!(
+                "no answer to {:?}",
+                String::from_utf8_lossy(&bytes[..bytes.len().min(60)])
+            ),
             // A reset: what was not read by the broker stood behind its error.
             Err(_) => {}
         }
     }
     let mut raw = Stomp::open(&address).unwrap();
     raw.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
-    assert!(!matches!(raw.next(ANSWER_MAX), Ok(None)), "something that is not STOMP is answered or closed");
+    assert!(
+        !matches!(raw.next(ANSWER_MAX), Ok(None)),
+        "something that is not STOMP is answered or closed"
+    );
     good.request(Frame::message("/queue/A", "still here")).unwrap();
     assert_eq!(good.expect_message().text(), "still here");
 }
@@ -296,7 +350,9 @@ fn a_killed_broker_keeps_what_it_acknowledged() {
         let message = stomp.expect_message();
         assert_eq!(message.text(), n.to_string());
         // Which of them were on their way is not known; all that were may be marked.
-        stomp.send(&Frame::new("ACK").with("id", message.get("ack").unwrap())).unwrap();
+        stomp
+            .send(&Frame::new("ACK").with("id", message.get("ack").unwrap()))
+            .unwrap();
     }
     stomp.expect_nothing(QUIET);
 }

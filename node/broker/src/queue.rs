@@ -116,6 +116,7 @@ pub struct Queue {
     pub(crate) dead_letters: BTreeMap<u64, DeadLetter>,
     pub(crate) refusals: BTreeMap<u64, u8>,
     len: u64,
+    expiring: u64,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -141,12 +142,18 @@ impl Queue {
             dead_letters: BTreeMap::new(),
             refusals: BTreeMap::new(),
             len: 0,
+            expiring: 0,
         }
     }
 
     /// Messages in it, those in flight and those under offer included.
     pub fn len(&self) -> u64 {
         self.len
+    }
+
+    /// Messages in it that have an expiry.
+    pub fn expiring(&self) -> u64 {
+        self.expiring
     }
 
     /// True where there is no message.
@@ -233,6 +240,7 @@ impl Queue {
         chunk.live += 1;
         self.bytes += u64::from(slot.place.len);
         self.len += 1;
+        self.expiring += u64::from(slot.expires_ms != 0);
     }
 
     /// Takes a message out.
@@ -250,6 +258,7 @@ impl Queue {
         }
         self.bytes -= u64::from(taken.place.len);
         self.len -= 1;
+        self.expiring -= u64::from(taken.expires_ms != 0);
         self.dequeued += 1;
         if !self.dead_letters.is_empty() {
             self.dead_letters.remove(&seq);

@@ -7,7 +7,8 @@ use ferrymq_message::Destination;
 
 use crate::{
     Action, Bodies, Bridge, Consumer, ConsumerId, Target,
-    queue::{Flight, QueueDispatch, Surroundings},
+    queue::{Flight, QueueDispatch},
+    surroundings::Surroundings,
 };
 
 /// What the operator may set.
@@ -257,33 +258,34 @@ impl Dispatcher {
                 commands.extend(broker.queues().get(id).and_then(|queue| dispatch.close(queue)));
             }
         }
-        self.expire(broker, now_ms, &mut commands);
+        commands.extend(self.expire(broker, now_ms));
         commands
     }
 
-    /// Looks at the next stretch of all queues, round and round, for messages whose time is over: nobody may ever ask
-    /// for them (ActiveMQ: `expireMessagesPeriod`).
-    fn expire(&mut self, broker: &Broker, now_ms: i64, commands: &mut Vec<Command>) {
+    /// Looks at the next stretch of all queues, round and round, for messages whose time is over, with consumers or
+    /// without (ActiveMQ: `expireMessagesPeriod`). Part of each tick.
+    pub fn expire(&mut self, broker: &Broker, now_ms: i64) -> Vec<Command> {
+        let mut commands = Vec::new();
         let mut looks = EXPIRY_LOOKS_MAX;
         while looks > 0 {
             let (at, from) = self.expiry_at;
-            let next = broker.queues().range(at..).next();
-            let Some(queue) = next else {
+            let Some(queue) = broker.queues().range(at..).next() else {
                 self.expiry_at = (0, 0);
                 break;
             };
-            let from = if queue.id == at { from } else { 0 };
+            looks -= 1;
             let mut expired = Vec::new();
             let mut end = None;
-            looks -= 1;
-            for (seq, slot) in queue.iter_from(from) {
-                if looks == 0 {
-                    end = Some(seq);
-                    break;
-                }
-                looks -= 1;
-                if slot.expires_ms != 0 && slot.expires_ms <= now_ms && !slot.offered() {
-                    expired.push(seq);
+            if queue.expiring() > 0 {
+                for (seq, slot) in queue.iter_from(if queue.id == at { from } else { 0 }) {
+                    if looks == 0 {
+                        end = Some(seq);
+                        break;
+                    }
+                    looks -= 1;
+                    if slot.expires_ms != 0 && slot.expires_ms <= now_ms && !slot.offered() {
+                        expired.push(seq);
+                    }
                 }
             }
             self.expiry_at = end.map_or((queue.id.saturating_add(1), 0), |seq| (queue.id, seq));
@@ -293,6 +295,7 @@ impl Dispatcher {
                 commands.extend(dispatch.expire(queue.id, expired, &self.limits));
             }
         }
+        commands
     }
 
     /// The queues whose demand may have changed since the last call, with what is wanted of them now.

@@ -10,6 +10,7 @@ pub mod action;
 pub mod bridge;
 pub mod consumer;
 mod queue;
+mod surroundings;
 pub mod topic;
 
 pub use action::{Action, Bodies};

@@ -9,10 +9,12 @@ use std::{
 };
 
 use ferrymq_broker::{Acknowledge, Command, Consuming, Expire, Offer, Queue, QueueId, Slot};
-use ferrymq_message::{Message, Selector, StoredMessage};
 use foldhash::fast::FixedState;
 
-use crate::{Action, Bodies, Bridge, ConnectionId, Consumer, ConsumerId, Limits};
+use crate::{
+    Action, Bridge, ConsumerId, Limits,
+    surroundings::{Lazy, Surroundings},
+};
 
 /// Messages that are looked at beyond one that waits for its consumer, at most.
 const LOOKAHEAD_MAX: usize = 4096;
@@ -92,15 +94,6 @@ enum Choice {
     /// Nobody wants it.
     Unwanted,
     Unreadable,
-}
-
-/// What a call may look at besides the queue itself.
-pub(crate) struct Surroundings<'a> {
-    pub(crate) queue: &'a Queue,
-    pub(crate) consumers: &'a mut BTreeMap<ConsumerId, Consumer>,
-    pub(crate) bodies: &'a dyn Bodies,
-    pub(crate) limits: &'a Limits,
-    pub(crate) now_ms: i64,
 }
 
 impl QueueDispatch {
@@ -294,11 +287,7 @@ impl QueueDispatch {
 
     /// Local consumers first, by priority and then in turn; then other groups, the most room first, then the nearest.
     fn choose(&self, slot: &Slot, around: &Surroundings<'_>) -> Choice {
-        let mut message = Lazy {
-            bodies: around.bodies,
-            slot,
-            read: None,
-        };
+        let mut message = Lazy::new(around.bodies, slot);
         let mut wanted = false;
         let mut best: Option<(i8, usize)> = None;
         let sole = self.sole_consumer(around);
@@ -381,11 +370,7 @@ impl QueueDispatch {
                 if !around.bodies.has_room(connection) {
                     break;
                 }
-                let mut message = Lazy {
-                    bodies: around.bodies,
-                    slot,
-                    read: None,
-                };
+                let mut message = Lazy::new(around.bodies, slot);
                 if selector
                     .as_ref()
                     .is_none_or(|selector| message.matches(selector) == Some(true))
@@ -459,69 +444,6 @@ fn in_portions(mut messages: Vec<(u64, u32)>) -> Vec<Vec<u64>> {
         }
     }
     portions
-}
-
-/// A message whose bytes are read and decoded when a selector first asks.
-struct Lazy<'a> {
-    bodies: &'a dyn Bodies,
-    slot: &'a Slot,
-    read: Option<Option<Message>>,
-}
-
-impl Lazy<'_> {
-    /// None where the message cannot be read.
-    fn matches(&mut self, selector: &Selector) -> Option<bool> {
-        let message = self.read.get_or_insert_with(|| {
-            let bytes = self.bodies.read(self.slot.place)?;
-            StoredMessage::new(bytes).and_then(|stored| stored.decode()).ok()
-        });
-        message.as_ref().map(|message| selector.matches(message))
-    }
-}
-
-impl Surroundings<'_> {
-    fn consumer_has_room(&self, id: ConsumerId) -> bool {
-        self.consumers
-            .get(&id)
-            .is_some_and(|c| !c.browser && c.room() > 0 && self.bodies.has_room(c.connection))
-    }
-
-    fn deliver(&mut self, id: ConsumerId, seq: u64, slot: &Slot, out: &mut Vec<Action>) {
-        let Some(connection) = self.consumers.get(&id).map(|c| c.connection) else {
-            return;
-        };
-        out.push(self.delivery(id, connection, seq, slot));
-    }
-
-    fn delivery(&mut self, id: ConsumerId, connection: ConnectionId, seq: u64, slot: &Slot) -> Action {
-        let tag = match self.consumers.get_mut(&id) {
-            Some(consumer) if consumer.browser => consumer.tag(),
-            Some(consumer) => consumer.take(seq),
-            None => 0,
-        };
-        self.bodies.hand_out(connection, slot.place.len as usize);
-        Action::Deliver {
-            consumer: id,
-            connection,
-            tag,
-            place: slot.place,
-            redelivered: self.queue.redelivered(seq, slot),
-            redeliveries: slot.redeliveries,
-            dead_letter: self.queue.dead_letter(seq).cloned(),
-        }
-    }
-
-    fn advance_browser(&mut self, id: ConsumerId, position: u64) {
-        if let Some(consumer) = self.consumers.get_mut(&id) {
-            consumer.browsed_to = position;
-        }
-    }
-
-    fn finish_browser(&mut self, id: ConsumerId) -> bool {
-        self.consumers
-            .get_mut(&id)
-            .is_some_and(|consumer| !std::mem::replace(&mut consumer.browse_ended, true))
-    }
 }
 
 fn is_subscription(queue: &Queue) -> bool {

@@ -447,6 +447,41 @@ impl Segment {
 mod tests {
     use super::*;
 
+    /// Segment 2 cut what segment 1 holds, and was released: only the head of segment 3 still tells.
+    #[test]
+    fn a_head_repeats_what_a_released_segment_did() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut catalog = Catalog::default();
+        let add = |catalog: &mut Catalog, id: u64| {
+            let path = dir.path().join(id.to_string());
+            let file = std::fs::File::create(&path).unwrap();
+            catalog.add_segment(Arc::new(SegmentFile::format(file, 7, id, path).unwrap()));
+        };
+        add(&mut catalog, 1);
+        for index in 5..8 {
+            catalog
+                .apply(
+                    1,
+                    &Event::Entry {
+                        term: 1,
+                        index,
+                        at: Eights(8),
+                        len: 1,
+                    },
+                )
+                .unwrap();
+        }
+        add(&mut catalog, 3);
+        let head = Head {
+            last: Some((1, 5)),
+            segments: vec![(1, 5, 1), (2, 0, 0)],
+            ..Head::default()
+        };
+        catalog.apply(3, &Event::Head(Box::new(head))).unwrap();
+        assert_eq!(catalog.log.last, Some((1, 5)));
+        assert!(catalog.slot(5).is_some() && catalog.slot(6).is_none() && catalog.slot(7).is_none());
+    }
+
     #[test]
     fn an_entry_and_a_kept_slice_cost_24_bytes_of_memory_each() {
         assert_eq!((size_of::<Slot>(), size_of::<KeptSlice>()), (24, 24));

@@ -586,3 +586,29 @@ fn the_last_clone_may_go_on_the_writer_thread() {
     });
     assert_eq!(read_all(&reopened.unwrap(), 1).len(), 1);
 }
+
+/// The record that makes an install count lies in a segment of which nothing else lives; the first slices still do.
+#[test]
+fn what_an_install_brought_outlives_the_segments_behind_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = open(dir.path());
+    let mut install = journal.begin_install();
+    for i in 1..=3000 {
+        install.put(place(i, 0, 1000), &payload(i, 9, 1000)).unwrap();
+    }
+    install.finish(2, 3000).unwrap();
+    append_each(&journal, 2, 3001..=3050, 1000);
+    journal.reset_live([(1, 1000)].into_iter());
+    wait(|done| journal.purge(3050, 2, done)).unwrap();
+    journal.set_live_horizon(3050);
+    let gone = |index| matches!(journal.read_place(place(index, 0, 1000)), Err(Error::Gone { .. }));
+    until("the slices in between go", || gone(1500));
+    // Not 3001: it may share a segment with the record that made the install count.
+    until("the entries go", || gone(3030));
+    journal.close();
+    for _ in 0..2 {
+        let journal = open(dir.path());
+        assert_eq!(journal.read_place(place(1, 0, 1000)).unwrap(), payload(1, 9, 1000));
+        journal.close();
+    }
+}

@@ -97,8 +97,8 @@ pub struct Config {
     pub snapshot_log_bytes: u64,
     /// Take a snapshot after that many log entries, whichever comes first.
     pub snapshot_log_entries: u64,
-    /// Entries that stay readable behind a snapshot, so that a slave that lags a little needs no snapshot.
-    pub log_keep_entries: u64,
+    /// Bytes of log that stay readable behind a snapshot, so that a slave that lags a little needs no snapshot.
+    pub log_keep_bytes: u64,
     /// Append requests without an answer, per slave.
     pub append_requests_max: usize,
     /// Bytes of entries in one append request.
@@ -138,7 +138,7 @@ impl Config {
             batches_in_flight_max: 2,
             snapshot_log_bytes: 256 * 1024 * 1024,
             snapshot_log_entries: 200_000,
-            log_keep_entries: 10_000,
+            log_keep_bytes: 64 * 1024 * 1024,
             append_requests_max: 4,
             append_bytes_max: 4 * 1024 * 1024,
             disk_reserve_bytes: 64 * 1024 * 1024,

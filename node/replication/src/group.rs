@@ -396,8 +396,9 @@ fn raft_config(config: &Config) -> Result<openraft::Config, StartError> {
         max_append_entries: Some(8192),
         api_batch_capacity: 8192,
         snapshot_policy: SnapshotPolicy::LogsSinceLast(config.snapshot_log_entries),
-        max_in_snapshot_log_to_keep: config.log_keep_entries,
-        purge_batch_size: config.log_keep_entries.clamp(1, 10_000),
+        // The log is cut by bytes, see housekeeping.rs: entries differ in size by three orders of magnitude.
+        max_in_snapshot_log_to_keep: u64::MAX,
+        purge_batch_size: 1,
         replication_lag_threshold: 1_000,
         quorum_loss_probe_interval: Some(3 * config.election_timeout_max_ms),
         enable_pre_vote: Some(true),

@@ -23,10 +23,16 @@ pub(crate) async fn run(inner: Arc<Inner>) {
     let mut stragglers_at = Instant::now() + between;
     loop {
         look.tick().await;
-        if inner.replica.take_log_bytes(inner.config.snapshot_log_bytes)
-            && let Err(error) = inner.raft.trigger().snapshot().await
-        {
+        let due = inner.replica.growth().take_due(inner.config.snapshot_log_bytes);
+        if due && let Err(error) = inner.raft.trigger().snapshot().await {
             tracing::debug!(%error, "no snapshot");
+        }
+        let snapshot_index = inner.metrics().snapshot.map_or(0, |log_id| log_id.index);
+        let cut = inner.replica.growth().cut(snapshot_index, inner.config.log_keep_bytes);
+        if let Some(index) = cut
+            && let Err(error) = inner.raft.trigger().purge_log(index).await
+        {
+            tracing::debug!(%error, "the log is not cut");
         }
         if Instant::now() >= stragglers_at {
             stragglers_at = Instant::now() + between;

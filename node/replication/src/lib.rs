@@ -32,6 +32,7 @@ mod wire;
 mod admission;
 mod founding;
 mod housekeeping;
+mod growth;
 mod identity;
 mod lease;
 mod master;

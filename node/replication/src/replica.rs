@@ -4,8 +4,8 @@
 //! [`Pin`] that holds it. Apply holds the lock for writing; everything else, making a snapshot too, only reads.
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use bytes::Bytes;
 use ferrymq_broker::{Applied, ApplyError, Broker, Place, Settings};
@@ -13,6 +13,7 @@ use ferrymq_journal::Journal;
 use tokio::sync::mpsc;
 
 use crate::event::GroupEvent;
+use crate::growth::Growth;
 use crate::state_file::{StateFile, StateFileError, open_newest};
 use crate::types::{LogId, StoredMembership};
 
@@ -28,8 +29,8 @@ pub(crate) struct Replica {
     attached: AtomicBool,
     /// Snapshots that are being made or sent.
     pins: AtomicUsize,
-    /// Bytes of batches applied since a snapshot was last asked for.
-    log_bytes: AtomicU64,
+    /// How much a snapshot would let go since the last one, and where the log may be cut.
+    growth: Mutex<Growth>,
     events: mpsc::UnboundedSender<GroupEvent>,
 }
 
@@ -97,7 +98,7 @@ impl Replica {
             state: RwLock::new(state),
             attached: AtomicBool::new(false),
             pins: AtomicUsize::new(0),
-            log_bytes: AtomicU64::new(0),
+            growth: Mutex::new(Growth::default()),
             events,
         }))
     }
@@ -115,7 +116,8 @@ impl Replica {
         let mut state = self.write();
         let applied = state.broker.apply(log_id.index, batch)?;
         state.applied = Some(log_id);
-        self.log_bytes.fetch_add(batch.len() as u64, Ordering::Relaxed);
+        let freed: i64 = applied.live.iter().map(|change| change.bytes.min(0)).sum();
+        self.growth().add(log_id.index, batch.len() as u64, freed.unsigned_abs());
         let attached = self.attached.load(Ordering::Relaxed);
         // Before the lock goes, so that a snapshot's pins and these counts see the same state.
         for change in &applied.live {
@@ -188,13 +190,9 @@ impl Replica {
         self.journal.free_bytes() >= self.disk_reserve_bytes.saturating_add(bytes as u64)
     }
 
-    /// Whether at least that much log was applied since this last said so.
-    pub(crate) fn take_log_bytes(&self, bytes: u64) -> bool {
-        let is_much = self.log_bytes.load(Ordering::Relaxed) >= bytes;
-        if is_much {
-            self.log_bytes.store(0, Ordering::Relaxed);
-        }
-        is_much
+    /// What has grown since the last snapshot.
+    pub(crate) fn growth(&self) -> MutexGuard<'_, Growth> {
+        self.growth.lock().expect("no code panics under this lock")
     }
 
     /// Decodes a state that came from another node.

@@ -12,7 +12,7 @@ use harness::{Cluster, DEADLINE, Node, acknowledge, free_address, until};
 /// Snapshots soon, and nothing kept behind them.
 fn small(config: &mut Config) {
     config.snapshot_log_entries = 25;
-    config.log_keep_entries = 2;
+    config.log_keep_bytes = 0;
     config.stragglers_interval_ms = 200;
     config.disk_reserve_bytes = 1024 * 1024;
 }

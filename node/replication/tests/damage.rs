@@ -34,7 +34,7 @@ async fn a_flipped_bit_in_the_log_keeps_the_node_from_starting() {
 async fn a_flipped_bit_in_an_old_body_is_never_served_and_ends_the_replica() {
     let mut cluster = Cluster::start(1, |config| {
         config.snapshot_log_entries = 20;
-        config.log_keep_entries = 1;
+        config.log_keep_bytes = 0;
     })
     .await;
     for number in 0..120 {

@@ -86,7 +86,7 @@ enum Ack {
 }
 
 /// With `--ack client`, messages acknowledged together.
-const ACK_TOGETHER: u64 = 100;
+const ACK_TOGETHER: usize = 100;
 
 pub(crate) async fn run(args: ConsumeArgs) -> Result<(), Failure> {
     let (connection, story) = args.connect.connect().await?;
@@ -112,6 +112,7 @@ pub(crate) async fn run(args: ConsumeArgs) -> Result<(), Failure> {
         rate: Rate::new(total, bar),
         check: SequenceCheck::default(),
         done: 0,
+        gathered: None,
         unflushed: HashSet::new(),
         uncertain: HashSet::new(),
         story,
@@ -135,6 +136,8 @@ struct Work {
     check: SequenceCheck,
     /// Different messages that came.
     done: u64,
+    /// With `--ack client`, the last message that no acknowledgement covers.
+    gathered: Option<Received>,
     /// Ids of messages whose acknowledgement is under way.
     unflushed: HashSet<String>,
     /// Ids of messages whose acknowledgement may have been lost: counted, but some of them come again.
@@ -153,11 +156,8 @@ impl Work {
         loop {
             let complete = counted && self.done >= self.args.count;
             // A pause is the time to learn which acknowledgements have been taken; so is the end.
-            let received = match self
-                .consumer
-                .try_recv()
-                .filter(|_| !complete || !self.uncertain.is_empty())
-            {
+            let settled = complete && self.uncertain.is_empty();
+            let received = match if settled { None } else { self.consumer.try_recv() } {
                 Some(received) => received,
                 None => {
                     self.flush().await?;
@@ -173,6 +173,10 @@ impl Work {
             };
             if received.is_browser_end() {
                 return Ok(());
+            }
+            // Not one of those that may come again: left unacknowledged, it goes back.
+            if complete && !self.uncertain.contains(received.id()) {
+                continue;
             }
             self.take(&received)?;
             if self.unflushed.len() >= UNFLUSHED_MAX {
@@ -223,14 +227,32 @@ impl Work {
             return Ok(());
         }
         self.unflushed.insert(received.id().to_owned());
-        let together = self.args.ack == Ack::Client && !(self.unflushed.len() as u64).is_multiple_of(ACK_TOGETHER);
-        // The last one of a counted run acknowledges what has gathered.
-        if together && self.done < self.args.count {
-            return Ok(());
+        if self.args.ack == Ack::Client {
+            self.gathered = Some(received.clone());
+            if !self.unflushed.len().is_multiple_of(ACK_TOGETHER) {
+                return Ok(());
+            }
+            return self.acknowledge_gathered();
         }
+        self.acknowledge(received)
+    }
+
+    fn acknowledge_gathered(&mut self) -> Result<(), Failure> {
+        match self.gathered.take() {
+            Some(last) => self.acknowledge(&last),
+            None => Ok(()),
+        }
+    }
+
+    fn acknowledge(&mut self, received: &Received) -> Result<(), Failure> {
         match self.consumer.ack(received) {
-            Ok(()) if self.args.check => self.check.on_acknowledged(producer, sequence),
+            Ok(()) if self.args.check => {
+                self.check
+                    .on_acknowledged(received.header(PRODUCER), received.header(SEQUENCE));
+            }
             Ok(()) => {}
+            // With it, everything that was gathered came over the lost connection.
+            Err(AckError::Stale) if self.args.ack == Ack::Client => self.uncertain.extend(self.unflushed.drain()),
             Err(AckError::Stale) => {
                 self.unflushed.remove(received.id());
                 self.uncertain.insert(received.id().to_owned());
@@ -243,6 +265,7 @@ impl Work {
     async fn flush(&mut self) -> Result<(), Failure> {
         self.rate.mark();
         self.story.follow(|line| self.rate.tell(line));
+        self.acknowledge_gathered()?;
         if self.unflushed.is_empty() {
             return Ok(());
         }

@@ -23,6 +23,7 @@ use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio::time::timeout_at;
 
+use super::output::{self, Format};
 use mesh::{GROUPS, Mesh};
 use report::Report;
 use traffic::Traffic;
@@ -58,8 +59,8 @@ pub(crate) struct DemoArgs {
     #[arg(long, value_name = "SECONDS", default_value_t = 600)]
     timeout: u64,
     /// Form of the account on standard output
-    #[arg(short, long, value_enum, default_value_t = Form::Table)]
-    output: Form,
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Format,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -70,14 +71,6 @@ enum Discovery {
     Multicast,
     /// By mDNS
     Mdns,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Form {
-    /// For people
-    Table,
-    /// For programs
-    Json,
 }
 
 /// The queue that the messages cross the mesh in.
@@ -141,15 +134,27 @@ async fn show(args: &DemoArgs) -> anyhow::Result<bool> {
         }
         mesh.wait_linked().await;
     };
-    if timeout_at((tokio::time::Instant::now() + START_MAX).min(end), starting).await.is_err() {
+    if timeout_at((tokio::time::Instant::now() + START_MAX).min(end), starting)
+        .await
+        .is_err()
+    {
         let dir = mesh.keep_files();
-        bail!("the mesh is not up within {START_MAX:?}; its logs are left for you in {}", dir.display());
+        bail!(
+            "the mesh is not up within {START_MAX:?}; its logs are left for you in {}",
+            dir.display()
+        );
     }
-    narrator.say(format!("the groups are linked, {:.1} s after the start", begun.elapsed().as_secs_f64()));
+    narrator.say(format!(
+        "the groups are linked, {:.1} s after the start",
+        begun.elapsed().as_secs_f64()
+    ));
 
     let traffic = Traffic::new(args.messages, args.size as usize);
     let (north, south) = (mesh.uri(&GROUPS[0]), mesh.uri(&GROUPS[1]));
-    narrator.say(format!("sending {} messages of {} bytes to north, consuming at south", args.messages, args.size));
+    narrator.say(format!(
+        "sending {} messages of {} bytes to north, consuming at south",
+        args.messages, args.size
+    ));
     let running = Instant::now();
     let mut kills = Vec::new();
     let work = async {
@@ -160,7 +165,12 @@ async fn show(args: &DemoArgs) -> anyhow::Result<bool> {
             faults::drain(&mesh, &traffic).await;
             anyhow::Ok(())
         };
-        tokio::try_join!(traffic.produce(&north), traffic.consume(&south), faults, narrator.follow(&traffic))
+        tokio::try_join!(
+            traffic.produce(&north),
+            traffic.consume(&south),
+            faults,
+            narrator.follow(&traffic)
+        )
     };
     let finished = match timeout_at(end, work).await {
         Ok(Ok(_)) => true,
@@ -174,7 +184,11 @@ async fn show(args: &DemoArgs) -> anyhow::Result<bool> {
     narrator.end();
 
     let report = Report::new(args, &traffic, kills, running.elapsed(), finished);
-    report.print(args.output)?;
+    match args.output {
+        Format::Table => output::print(&report.table()),
+        Format::Json => output::print_json(&report.json()),
+    }
+    .map_err(|failure| anyhow::anyhow!("{}", failure.text))?;
     let kept = report.kept();
     if args.keep {
         mesh.print_how_to_reach();
@@ -195,7 +209,8 @@ impl Narrator {
     fn new(messages: u64) -> Self {
         let bar = stderr().is_terminal().then(|| {
             let style = "{elapsed_precise} {bar:40} {pos}/{len} received, {per_sec} {msg}";
-            ProgressBar::new(messages).with_style(ProgressStyle::with_template(style).expect("the template is a good one"))
+            ProgressBar::new(messages)
+                .with_style(ProgressStyle::with_template(style).expect("the template is a good one"))
         });
         Self { bar }
     }

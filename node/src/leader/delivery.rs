@@ -3,14 +3,14 @@
 use std::{cell::RefCell, collections::BTreeMap};
 
 use bytes::Bytes;
-use ferrymq_broker::{Effect, Place};
+use ferrymq_broker::{Command, Effect, Place, QueueId};
 use ferrymq_dispatch::{Action, Bodies, ConnectionId, ConsumerId};
 use ferrymq_message::StoredMessage;
 use ferrymq_protocol::{DeadLetter, Delivery, Refusal, RefusalKind};
 use ferrymq_replication::Group;
 
 use super::{Leader, client::Client, outcome::Pending};
-use crate::clock;
+use crate::{clock, crash};
 
 /// A topic's subscriber may be behind by so many times the outbox; then it is disconnected and told why.
 const SUBSCRIBER_OUTBOXES_MAX: usize = 16;
@@ -32,8 +32,21 @@ impl Leader {
                 }
                 Effect::Offered { group, transfer, .. } => self.send_transfer(*group, *transfer),
                 Effect::QueueCreated { queue } => self.on_queue_created(*queue),
-                Effect::QueueDeleted { queue } => self.on_queue_deleted(*queue),
+                Effect::QueueDeleted { queue } => {
+                    self.end_consumers(*queue);
+                    self.on_queue_deleted(*queue);
+                }
                 _ => {}
+            }
+        }
+    }
+
+    /// A queue is gone: its consumers would wait for ever.
+    fn end_consumers(&mut self, queue: QueueId) {
+        let gone: Vec<_> = self.consumers.values().filter(|a| a.queue == Some(queue)).map(|a| a.connection).collect();
+        for connection in gone {
+            if let Some(client) = self.touch(connection) {
+                client.fail(Refusal::new(RefusalKind::NotFound, "a queue that this client consumes was deleted"));
             }
         }
     }
@@ -84,7 +97,12 @@ impl Leader {
                     let count = u32::from(redeliveries).max(u32::from(redelivered));
                     self.deliver(consumer, place, tag, count, redelivered, dead_letter);
                 }
-                Action::Propose(command) => self.submit(command.encode(), Pending::Nobody),
+                Action::Propose(command) => {
+                    if matches!(command, Command::Offer(_)) {
+                        crash::point("offer-proposed");
+                    }
+                    self.submit(command.encode(), Pending::Nobody);
+                }
                 Action::Browsed { consumer, connection } => {
                     let subscription = self.consumers.get(&consumer).map(|attached| attached.subscription);
                     if let (Some(subscription), Some(client)) = (subscription, self.touch(connection)) {

@@ -12,7 +12,7 @@ use ferrymq_replication::Failure;
 use tokio::sync::mpsc;
 
 use super::{Leader, outcome::Pending};
-use crate::{clock, mesh::RunningMesh};
+use crate::{clock, crash, mesh::RunningMesh};
 
 /// The two ends of the mesh of this term. The mesh ends when they are dropped.
 #[derive(Debug)]
@@ -28,6 +28,34 @@ const TOPIC_CREDIT: u32 = 1_000;
 /// How long another group must have been linked without wanting a topic before its backlog here is dropped: a new
 /// master on either side first has to hear what is wanted.
 const TOPIC_LINGER_MS: i64 = 30_000;
+
+/// The steps of handing over that the mesh proposes; the first one, the offer, is the dispatcher's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum HandOver {
+    Accept,
+    Release,
+    Forget,
+}
+
+impl HandOver {
+    /// The crash point before the proposal.
+    fn proposed(self) -> &'static str {
+        match self {
+            Self::Accept => "accept-proposed",
+            Self::Release => "release-proposed",
+            Self::Forget => "forget-proposed",
+        }
+    }
+
+    /// The crash point between the commit and whatever follows from it.
+    fn committed(self) -> &'static str {
+        match self {
+            Self::Accept => "accept-committed",
+            Self::Release => "release-committed",
+            Self::Forget => "forget-committed",
+        }
+    }
+}
 
 /// What the loop knows of other groups.
 #[derive(Debug, Default)]
@@ -99,7 +127,15 @@ impl Leader {
 
     pub(super) fn on_mesh(&mut self, output: Output) {
         match output {
-            Output::Propose { token, command } => self.submit(command.encode(), Pending::Mesh { token }),
+            Output::Propose { token, command } => {
+                let step = match command {
+                    Command::Accept(_) => HandOver::Accept,
+                    Command::Release(_) => HandOver::Release,
+                    _ => HandOver::Forget,
+                };
+                crash::point(step.proposed());
+                self.submit(command.encode(), Pending::Mesh { token, step });
+            }
             Output::Demand { destination, rows } => {
                 if rows.is_empty() {
                     self.bridges.rows.remove(&destination);
@@ -112,7 +148,8 @@ impl Leader {
         }
     }
 
-    pub(super) fn tell_mesh(&mut self, token: u64, result: Result<Outcome, Failure>) {
+    pub(super) fn tell_mesh(&mut self, token: u64, step: HandOver, result: Result<Outcome, Failure>) {
+        crash::point(step.committed());
         let result = result.map_err(|failure| match failure {
             Failure::Full => Failed::Retry,
             Failure::NotMaster | Failure::Unknown | Failure::Fatal => Failed::NotMaster,
@@ -228,13 +265,13 @@ impl Leader {
         let anybody_linked = self.bridges.links.iter().any(|link| link.state == LinkState::Up);
         let unwanted: Vec<(QueueId, String, GroupId)> = group.with_broker(|broker| {
             group_backlogs(broker)
-                .filter(|(_, topic, origin)| {
+                .filter(|(queue, topic, origin)| {
                     let wanted = self.bridges.rows.iter().any(|(destination, rows)| {
                         destination.kind().is_topic()
                             && destination.name() == *topic
                             && rows.iter().any(|row| row.origin == *origin)
                     });
-                    !wanted && anybody_linked
+                    !wanted && anybody_linked && !is_under_offer(broker, *queue)
                 })
                 .map(|(queue, topic, origin)| (queue, topic.to_owned(), origin))
                 .collect()
@@ -257,6 +294,7 @@ impl Leader {
 
     /// Hands a committed offer to the mesh.
     pub(super) fn send_transfer(&mut self, to: GroupId, transfer: TransferId) {
+        crash::point("offer-committed");
         let group = self.group.clone();
         let Some((queue, destination, target, places)) = group.with_broker(|broker| offered(broker, to, transfer)) else {
             return;
@@ -270,6 +308,10 @@ impl Leader {
         self.bridges.tell(Input::Offered { queue, group: to, transfer, destination, target, messages });
     }
 
+    pub(super) fn on_reclaimed(&self, group: GroupId, below: TransferId) {
+        self.bridges.tell(Input::Reclaimed { group, below });
+    }
+
     /// The operator says that a group is lost for good.
     pub(super) fn reclaim(&mut self, name: &str) -> Result<u64, String> {
         let group = self.group.clone();
@@ -281,8 +323,7 @@ impl Leader {
             return Err(format!("nothing was ever offered to a group named {name:?}"));
         };
         let command = Command::Reclaim(ferrymq_broker::Reclaim { group: id });
-        self.submit(command.encode(), Pending::Nobody);
-        self.bridges.tell(Input::Reclaimed { group: id, below });
+        self.submit(command.encode(), Pending::Reclaim { group: id, below });
         Ok(transfers)
     }
 }
@@ -309,6 +350,10 @@ fn offered(broker: &Broker, to: GroupId, transfer: TransferId) -> Option<Offered
         })
         .collect();
     Some((offer.queue, queue.destination().clone(), queue.other_group(), places))
+}
+
+fn is_under_offer(broker: &Broker, queue: QueueId) -> bool {
+    broker.transfers().outgoing.values().any(|outgoing| outgoing.pending.values().any(|offer| offer.queue == queue))
 }
 
 fn to_bridge(row: &RemoteDemand) -> Bridge {

@@ -1,11 +1,11 @@
 //! What is to be done when a command that was proposed here has its outcome.
 
-use ferrymq_broker::Outcome;
+use ferrymq_broker::{GroupId, Outcome, TransferId};
 use ferrymq_dispatch::ConnectionId;
 use ferrymq_protocol::{Refusal, RefusalKind, Subscribe, Token};
 use ferrymq_replication::Failure;
 
-use super::Leader;
+use super::{Leader, mesh::HandOver};
 
 /// Who waits for a command's outcome.
 #[derive(Debug)]
@@ -19,7 +19,9 @@ pub(super) enum Pending {
     /// A consumer whose queue or subscription is being made.
     Subscribe { connection: ConnectionId, token: Option<Token>, subscribe: Subscribe },
     /// The mesh.
-    Mesh { token: u64 },
+    Mesh { token: u64, step: HandOver },
+    /// The operator, who took back what was offered to a lost group.
+    Reclaim { group: GroupId, below: TransferId },
     /// Nobody: the effects say it all.
     Nobody,
 }
@@ -27,6 +29,10 @@ pub(super) enum Pending {
 impl Leader {
     pub(super) fn on_result(&mut self, token: u64, result: Result<Outcome, Failure>) {
         let Some(pending) = self.pending.remove(&token) else { return };
+        if result.is_err() && !matches!(pending, Pending::Send { .. } | Pending::Subscribe { .. }) {
+            // What the dispatcher believes to be under way may not be: this loop begins anew, with the state as it is.
+            self.in_doubt = true;
+        }
         match pending {
             Pending::Begin => {}
             Pending::Send { connection, token, bytes } => {
@@ -38,8 +44,12 @@ impl Leader {
                 Ok(Outcome::Queue(queue)) => self.consume(connection, token, subscribe, queue),
                 other => self.reply(connection, token, to_reply(other)),
             },
-            Pending::Mesh { token } => self.tell_mesh(token, result),
-            // What was to be returned or expired and failed with the term is looked at anew by the next master.
+            Pending::Mesh { token, step } => self.tell_mesh(token, step, result),
+            Pending::Reclaim { group, below } => {
+                if result.is_ok() {
+                    self.on_reclaimed(group, below);
+                }
+            }
             Pending::Nobody => {}
         }
     }

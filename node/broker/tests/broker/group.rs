@@ -98,6 +98,8 @@ impl Group {
                 slots.iter().map(|(_, slot)| u64::from(slot.place.len)).sum::<u64>()
             );
             assert_eq!(queue.enqueued - queue.dequeued, queue.len());
+            let expiring = slots.iter().filter(|(_, slot)| slot.expires_ms != 0).count();
+            assert_eq!(queue.expiring(), expiring as u64);
             for (seq, slot) in slots {
                 assert_eq!(
                     slot.offered(),

@@ -219,7 +219,7 @@ impl World {
 
     /// Every pending step is repeated until nothing is pending.
     fn settle(&mut self) {
-        for side in 0..2 {
+        for (side, origin) in IDS.into_iter().enumerate() {
             for transfer in self.pending(side) {
                 self.transfer(side, transfer);
                 let accept = self.under_way[side].last().unwrap().clone();
@@ -229,11 +229,8 @@ impl World {
             }
             assert_eq!(self.pending(side), Vec::<TransferId>::new());
             let floor = self.floors[side].iter().max().copied().unwrap_or(0);
-            self.groups[1 - side].apply(&Command::Forget(Forget {
-                origin: IDS[side],
-                floor,
-            }));
-            let incoming = &self.groups[1 - side].broker.transfers().incoming[&IDS[side]];
+            self.groups[1 - side].apply(&Command::Forget(Forget { origin, floor }));
+            let incoming = &self.groups[1 - side].broker.transfers().incoming[&origin];
             assert!(incoming.accepted.is_empty(), "marks are left behind");
         }
     }

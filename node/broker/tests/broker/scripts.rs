@@ -141,6 +141,9 @@ impl World {
             }
             self.entry(name, &commands, &mut out);
         }
+        if out.is_empty() {
+            out.push_str("nothing");
+        }
         out
     }
 

@@ -1,8 +1,8 @@
 //! Single cases, each the rule in its name.
 
-use ferrymq_broker::{Command, Release};
+use ferrymq_broker::{Accept, Carried, Command, Release};
 use ferrymq_dispatch::{Action, Bridge, Consumer, Target};
-use ferrymq_message::{Destination, Message};
+use ferrymq_message::{Destination, Message, Value};
 
 use crate::world::{World, got, wants};
 
@@ -35,6 +35,7 @@ fn a_consumer_that_comes_while_its_queue_is_given_up_waits_p3() {
     let first = world.add(Consumer::new(1, queue, 10));
     world.settle();
     world.remove(first);
+    world.send(&q(), &["a"]);
     world.settle();
     let tick = |world: &mut World| world.dispatcher.tick(&world.broker, world.now_ms);
     assert_eq!(tick(&mut world), vec![]);
@@ -43,7 +44,6 @@ fn a_consumer_that_comes_while_its_queue_is_given_up_waits_p3() {
     assert_eq!(commands.len(), 1);
     world.proposed.extend(commands);
 
-    world.send(&q(), &["a"]);
     let second = world.add(Consumer::new(2, queue, 10));
     assert!(world.broker.queues().get(queue).unwrap().consuming, "not committed yet");
     assert_eq!(
@@ -277,6 +277,24 @@ fn what_nobody_asks_for_expires_all_the_same() {
 }
 
 #[test]
+fn a_long_queue_is_searched_in_stretches_for_what_expires() {
+    let mut world = World::new();
+    let queue = world.open("Q");
+    world.send(&q(), &["stays"; 5_000]);
+    let mut message = Message::new("late", q(), "x");
+    message.expires_ms = world.now_ms;
+    world.propose_send(&message);
+    world.settle();
+    let ticks = (1..10).find(|_| {
+        let commands = world.dispatcher.tick(&world.broker, world.now_ms);
+        world.proposed.extend(commands);
+        world.settle();
+        world.broker.queues().get(queue).unwrap().len() == 5_000
+    });
+    assert_eq!(ticks, Some(3));
+}
+
+#[test]
 fn what_is_past_its_time_is_not_delivered() {
     let mut world = World::new();
     let queue = world.open("Q");
@@ -330,6 +348,145 @@ fn what_another_group_refuses_comes_back() {
     world.dispatcher.set_bridges(queue, Vec::new());
     let consumer = world.add(Consumer::new(1, queue, 1));
     assert_eq!(got(&world.settle(), consumer), ["a"]);
+}
+
+#[test]
+fn a_refusal_that_is_told_late_takes_nothing_from_a_consumer() {
+    let mut world = World::new();
+    let queue = world.open("Q");
+    world.dispatcher.set_bridges(queue, vec![Bridge::new(9, "south", 1, 1)]);
+    world.send(&q(), &["a"]);
+    world.settle();
+    let one = world.add(Consumer::new(1, queue, 1));
+    world.settle();
+    let refused = vec![ferrymq_broker::Refused { position: 0, reason: 1 }];
+    world.proposed.push_back(Command::Release(Release {
+        group: 9,
+        transfer: 0,
+        refused,
+    }));
+    world.commit(1);
+    world.dispatcher.set_bridges(queue, Vec::new());
+    let early = world.dispatch();
+    world.tell();
+    let two = world.add(Consumer::new(2, queue, 1));
+    let late = world.settle();
+    let mut delivered = world.deliveries(&early);
+    delivered.extend(late);
+    assert_eq!(delivered.len(), 1, "{delivered:?}");
+    assert!(delivered[0].consumer == one || delivered[0].consumer == two);
+}
+
+#[test]
+fn what_is_gone_while_it_waited_does_not_hide_what_waits_behind_it_p6() {
+    let mut world = World::new();
+    let queue = world.open("Q");
+    let mut consumer = Consumer::new(1, queue, 1);
+    wants(&mut consumer, "x < 9");
+    let busy = world.add(consumer.clone());
+    wants(&mut consumer, "x > 9");
+    world.add(consumer);
+    world.send(&q(), &["z"]);
+    let mut message = Message::new("late", q(), "x");
+    message.properties.push(("x".into(), Value::Int(4)));
+    message.expires_ms = world.now_ms + 5;
+    world.propose_send(&message);
+    world.send(&q(), &["b"]);
+    assert_eq!(got(&world.settle(), busy), ["z"]);
+
+    world.now_ms += 5;
+    let commands = world.dispatcher.tick(&world.broker, world.now_ms);
+    world.proposed.extend(commands);
+    world.send(&q(), &["c"]);
+    world.commit(usize::MAX);
+    world.acknowledge(busy, Target::One(1));
+    let actions = world.dispatch();
+    assert_eq!(got(&world.deliveries(&actions), busy), ["b"], "not c");
+}
+
+#[test]
+fn what_was_offered_does_not_take_later_room() {
+    let mut world = World::new();
+    let queue = world.open("Q");
+    world.dispatcher.set_bridges(queue, vec![Bridge::new(9, "south", 1, 1)]);
+    world.send(&q(), &["a", "b"]);
+    world.settle();
+    let pending = |world: &World| world.broker.transfers().outgoing[&9].pending.len();
+    assert_eq!(pending(&world), 1);
+    world.dispatcher.set_bridges(queue, vec![Bridge::new(9, "south", 1, 1)]);
+    world.settle();
+    assert_eq!(pending(&world), 2);
+}
+
+#[test]
+fn what_came_from_another_group_goes_on_only_where_nobody_wants_it_here() {
+    let mut world = World::new();
+    let queue = world.open("Q");
+    let message = Message::new("a", q(), "x");
+    world.proposed.push_back(Command::Accept(Accept {
+        origin: 8,
+        transfer: 0,
+        destination: q(),
+        target: None,
+        messages: vec![Carried {
+            redeliveries: 0,
+            redelivered: false,
+            hops: 1,
+            dead_letter: None,
+            message: message.encode(),
+        }],
+        refused: Vec::new(),
+    }));
+    let busy = world.add(Consumer::new(1, queue, 1));
+    world.full.insert(1);
+    world.dispatcher.set_bridges(queue, vec![Bridge::new(9, "south", 5, 1)]);
+    world.settle();
+    assert!(
+        world.broker.transfers().outgoing.is_empty(),
+        "else it would go to and fro"
+    );
+    world.remove(busy);
+    world.settle();
+    assert_eq!(world.broker.transfers().outgoing[&9].pending.len(), 1);
+}
+
+#[test]
+fn what_was_refused_three_times_is_not_offered_again() {
+    let mut world = World::new();
+    let queue = world.open("Q");
+    world
+        .dispatcher
+        .set_bridges(queue, vec![Bridge::new(9, "south", 100, 1)]);
+    world.send(&q(), &["a"]);
+    for transfer in 0..3 {
+        world.settle();
+        let refused = vec![ferrymq_broker::Refused { position: 0, reason: 1 }];
+        world.proposed.push_back(Command::Release(Release {
+            group: 9,
+            transfer,
+            refused,
+        }));
+    }
+    world.settle();
+    assert_eq!(world.broker.transfers().outgoing[&9].next, 3);
+    assert!(world.broker.transfers().outgoing[&9].pending.is_empty());
+}
+
+#[test]
+fn a_crowd_that_waits_for_one_consumer_does_not_hide_what_came_back_for_another() {
+    let mut world = World::new();
+    let queue = world.open("Q");
+    let (mut for_one, mut for_two) = (Consumer::new(1, queue, 1), Consumer::new(2, queue, 1));
+    wants(&mut for_one, "x = 1");
+    wants(&mut for_two, "x = 2");
+    let (_, two) = (world.add(for_one), world.add(for_two));
+    world.send(&q(), &["a", "b", "cc"]);
+    world.send(&q(), &["d"; 5_000]);
+    assert_eq!(got(&world.settle(), two), ["cc"]);
+    assert!(world.dispatcher.acknowledge(two, Target::One(1), false).is_some());
+    let back = world.dispatcher.give_back(queue, vec![2]);
+    world.proposed.push_back(back);
+    assert_eq!(got(&world.settle(), two), ["cc"]);
 }
 
 #[test]

@@ -62,14 +62,24 @@ async fn kill_master(mesh: &mut Mesh, group: &Group, traffic: &Traffic, narrator
     let elected = at.elapsed();
     let takes_sends = group.name == GROUPS[0].name;
     progress(traffic, || {
-        let went_on =
-            if takes_sends { traffic.sends_went_on_since(at) } else { traffic.deliveries_went_on_since(at) };
+        let went_on = if takes_sends {
+            traffic.sends_went_on_since(at)
+        } else {
+            traffic.deliveries_went_on_since(at)
+        };
         went_on.is_some()
     })
     .await;
     let sends = traffic.sends_went_on_since(at).filter(|_| takes_sends);
     let deliveries = traffic.deliveries_went_on_since(at).filter(|_| !takes_sends);
-    let kill = Kill { group: group.name, killed, successor, elected, sends, deliveries };
+    let kill = Kill {
+        group: group.name,
+        killed,
+        successor,
+        elected,
+        sends,
+        deliveries,
+    };
     narrator.say(format!("{}: {}", group.name, kill.told()));
     kill
 }

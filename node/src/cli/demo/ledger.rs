@@ -28,14 +28,19 @@ const CONFIRMED: u8 = 2;
 
 impl Ledger {
     pub(super) fn new(messages: u64) -> Self {
-        Self { seen: vec![0; messages as usize], counts: Counts::default() }
+        Self {
+            seen: vec![0; messages as usize],
+            counts: Counts::default(),
+        }
     }
 
     /// Message `number` was delivered.
     pub(super) fn deliver(&mut self, number: u64, redelivered: bool, whole: bool) {
         let counts = &mut self.counts;
         counts.redelivered += u64::from(redelivered);
-        let seen = number.checked_sub(1).and_then(|at| self.seen.get_mut(usize::try_from(at).ok()?));
+        let seen = number
+            .checked_sub(1)
+            .and_then(|at| self.seen.get_mut(usize::try_from(at).ok()?));
         let Some(seen) = seen.filter(|_| whole) else {
             counts.damaged += 1;
             return;
@@ -71,7 +76,14 @@ mod tests {
         for (number, redelivered) in [(1, false), (2, false), (2, true), (3, false)] {
             ledger.deliver(number, redelivered, true);
         }
-        let Counts { received, redelivered, doubled, damaged, disordered, .. } = ledger.counts;
+        let Counts {
+            received,
+            redelivered,
+            doubled,
+            damaged,
+            disordered,
+            ..
+        } = ledger.counts;
         assert_eq!((received, redelivered, doubled, damaged, disordered), (3, 1, 0, 0, 0));
         ledger.confirm(2);
         ledger.deliver(2, true, true);
@@ -87,7 +99,13 @@ mod tests {
         ledger.deliver(0, false, true);
         ledger.deliver(4, false, true);
         ledger.deliver(3, false, false);
-        let Counts { received, doubled, damaged, disordered, .. } = ledger.counts;
+        let Counts {
+            received,
+            doubled,
+            damaged,
+            disordered,
+            ..
+        } = ledger.counts;
         assert_eq!((received, doubled, damaged, disordered), (2, 1, 3, 1));
     }
 }

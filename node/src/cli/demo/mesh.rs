@@ -24,7 +24,16 @@ pub(super) struct Group {
 }
 
 /// Messages are sent to the first and consumed at the second.
-pub(super) const GROUPS: [Group; 2] = [Group { name: "north", first: 0 }, Group { name: "south", first: NODES }];
+pub(super) const GROUPS: [Group; 2] = [
+    Group {
+        name: "north",
+        first: 0,
+    },
+    Group {
+        name: "south",
+        first: NODES,
+    },
+];
 
 /// Nodes of each group.
 const NODES: usize = 3;
@@ -62,12 +71,20 @@ struct NodePorts {
 impl Mesh {
     /// Writes the six configurations and starts the six processes.
     pub(super) fn start(discovery: Discovery) -> anyhow::Result<Self> {
-        let dir = tempfile::Builder::new().prefix("ferrymq-demo-").tempdir().context("no temporary directory")?;
+        let dir = tempfile::Builder::new()
+            .prefix("ferrymq-demo-")
+            .tempdir()
+            .context("no temporary directory")?;
         let path = dir.path().to_owned();
         let all = ports::free(GROUPS.len() * NODES * PORTS)?;
         let ports: Vec<NodePorts> = all
             .chunks_exact(PORTS)
-            .map(|four| NodePorts { stomp: four[0], peer: four[1], link: four[2], admin: four[3] })
+            .map(|four| NodePorts {
+                stomp: four[0],
+                peer: four[1],
+                link: four[2],
+                admin: four[3],
+            })
             .collect();
         let secret = random_text();
         let mut nodes = Vec::new();
@@ -77,13 +94,30 @@ impl Mesh {
                 let name = format!("{}{number}", group.name);
                 let config = path.join(format!("{name}.toml"));
                 let data = path.join(&name);
-                let text = config_text(group.name, number, &ports[group.first..][..NODES], &data, &secret, &connector);
+                let text = config_text(
+                    group.name,
+                    number,
+                    &ports[group.first..][..NODES],
+                    &data,
+                    &secret,
+                    &connector,
+                );
                 fs::write(&config, text).with_context(|| format!("cannot write {}", config.display()))?;
                 let log = path.join(format!("{name}.log"));
-                nodes.push(Node { name, config, log, ports: ports[group.first + number - 1], process: None });
+                nodes.push(Node {
+                    name,
+                    config,
+                    log,
+                    ports: ports[group.first + number - 1],
+                    process: None,
+                });
             }
         }
-        let mut mesh = Self { nodes, dir: Some(dir), path };
+        let mut mesh = Self {
+            nodes,
+            dir: Some(dir),
+            path,
+        };
         for node in &mut mesh.nodes {
             node.start()?;
         }
@@ -99,7 +133,12 @@ impl Mesh {
     pub(super) async fn wait_master(&self, group: &Group) -> usize {
         loop {
             for (at, node) in self.of(group).iter().enumerate() {
-                if node.process.is_some() && status::of(node.ports.admin).await.as_ref().is_some_and(status::is_master) {
+                if node.process.is_some()
+                    && status::of(node.ports.admin)
+                        .await
+                        .as_ref()
+                        .is_some_and(status::is_master)
+                {
                     return at + 1;
                 }
             }
@@ -110,7 +149,10 @@ impl Mesh {
     /// Waits until both masters say that the link is up.
     pub(super) async fn wait_linked(&self) {
         for (group, other) in [(&GROUPS[0], &GROUPS[1]), (&GROUPS[1], &GROUPS[0])] {
-            while !self.master_says(group, |status| status::is_linked(status, other.name)).await {
+            while !self
+                .master_says(group, |status| status::is_linked(status, other.name))
+                .await
+            {
                 tokio::time::sleep(LOOK_EVERY).await;
             }
         }
@@ -119,7 +161,10 @@ impl Mesh {
     /// Waits until the queue is empty in both groups, and nothing is on its way between them.
     pub(super) async fn wait_empty(&self) {
         for group in &GROUPS {
-            while !self.master_says(group, |status| status::unfinished(status, QUEUE) == 0).await {
+            while !self
+                .master_says(group, |status| status::unfinished(status, QUEUE) == 0)
+                .await
+            {
                 tokio::time::sleep(LOOK_EVERY).await;
             }
         }
@@ -127,7 +172,11 @@ impl Mesh {
 
     async fn master_says(&self, group: &Group, what: impl Fn(&serde_json::Value) -> bool) -> bool {
         for node in self.of(group) {
-            let status = if node.process.is_some() { status::of(node.ports.admin).await } else { None };
+            let status = if node.process.is_some() {
+                status::of(node.ports.admin).await
+            } else {
+                None
+            };
             if let Some(status) = status
                 && status::is_master(&status)
             {
@@ -149,8 +198,11 @@ impl Mesh {
 
     /// All nodes of a group, for clients.
     pub(super) fn uri(&self, group: &Group) -> String {
-        let all: Vec<String> =
-            self.of(group).iter().map(|node| format!("tcp://127.0.0.1:{}", node.ports.stomp)).collect();
+        let all: Vec<String> = self
+            .of(group)
+            .iter()
+            .map(|node| format!("tcp://127.0.0.1:{}", node.ports.stomp))
+            .collect();
         format!("failover:({})", all.join(","))
     }
 
@@ -176,8 +228,11 @@ impl Mesh {
     /// For `--keep`.
     pub(super) fn print_how_to_reach(&self) {
         let program = std::env::current_exe().map_or_else(|_| "ferrymq".into(), |path| path.display().to_string());
-        let pids: Vec<String> =
-            self.nodes.iter().filter_map(|node| Some(node.process.as_ref()?.id().to_string())).collect();
+        let pids: Vec<String> = self
+            .nodes
+            .iter()
+            .filter_map(|node| Some(node.process.as_ref()?.id().to_string()))
+            .collect();
         eprintln!("\nThe mesh goes on running.");
         for group in &GROUPS {
             eprintln!("  {:5}  {}", group.name, self.uri(group));
@@ -191,7 +246,11 @@ impl Mesh {
         eprintln!("  {program} consume --url '{south}' --destination queue://TRY --forever");
         eprintln!("  {program} produce --url '{north}' --destination queue://TRY --count 10000");
         eprintln!("  {program} status --admin http://127.0.0.1:{admin}");
-        eprintln!("Stop it with:\n  kill {} && rm -r {}", pids.join(" "), self.path.display());
+        eprintln!(
+            "Stop it with:\n  kill {} && rm -r {}",
+            pids.join(" "),
+            self.path.display()
+        );
     }
 }
 
@@ -235,7 +294,10 @@ fn connector(discovery: Discovery, other: &[NodePorts]) -> String {
     let name = format!("demo-{}", std::process::id());
     match discovery {
         Discovery::Static => {
-            let all: Vec<String> = other.iter().map(|node| format!("tcp://127.0.0.1:{}", node.link)).collect();
+            let all: Vec<String> = other
+                .iter()
+                .map(|node| format!("tcp://127.0.0.1:{}", node.link))
+                .collect();
             format!("static:({})", all.join(","))
         }
         Discovery::Multicast => format!("multicast://default?group={name}"),
@@ -243,16 +305,18 @@ fn connector(discovery: Discovery, other: &[NodePorts]) -> String {
     }
 }
 
-fn config_text(
-    group: &str,
-    number: usize,
-    nodes: &[NodePorts],
-    data: &Path,
-    secret: &str,
-    connector: &str,
-) -> String {
+fn config_text(group: &str, number: usize, nodes: &[NodePorts], data: &Path, secret: &str, connector: &str) -> String {
     let mut members = String::new();
-    for (at, NodePorts { stomp, peer, link, admin }) in nodes.iter().enumerate() {
+    for (
+        at,
+        NodePorts {
+            stomp,
+            peer,
+            link,
+            admin,
+        },
+    ) in nodes.iter().enumerate()
+    {
         // Writing to a String does not fail.
         let _ = writeln!(
             members,
@@ -261,7 +325,12 @@ fn config_text(
             at + 1
         );
     }
-    let NodePorts { stomp, peer, link, admin } = nodes[number - 1];
+    let NodePorts {
+        stomp,
+        peer,
+        link,
+        admin,
+    } = nodes[number - 1];
     format!(
         "# Node {number} of group {group}, written by `ferrymq demo`.\n\
          node = {number}\n\
@@ -281,5 +350,7 @@ fn config_text(
 
 /// 256 bits that nobody can guess: the hasher's keys come from the system's randomness.
 fn random_text() -> String {
-    (0..4).map(|n| format!("{:016x}", RandomState::new().hash_one(n))).collect()
+    (0..4)
+        .map(|n| format!("{:016x}", RandomState::new().hash_one(n)))
+        .collect()
 }

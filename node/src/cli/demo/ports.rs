@@ -27,5 +27,10 @@ pub(super) fn free(count: usize) -> anyhow::Result<Vec<u16>> {
             }
         }
     }
-    bail!("only {} of {count} free ports were found between {} and {}", found.len(), RANGE.start, RANGE.end)
+    bail!(
+        "only {} of {count} free ports were found between {} and {}",
+        found.len(),
+        RANGE.start,
+        RANGE.end
+    )
 }

@@ -1,10 +1,10 @@
 //! The account at the end: what was promised, what was seen, and whether they agree.
 
-use std::{io::Write, time::Duration};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::{DemoArgs, Form, faults::Kill, ledger::Counts, traffic::Traffic};
+use super::{DemoArgs, faults::Kill, ledger::Counts, traffic::Traffic};
 
 /// See the module.
 #[derive(Debug)]
@@ -48,37 +48,63 @@ impl Report {
 
     /// Whether every promise was kept, within the time.
     pub(super) fn kept(&self) -> bool {
-        let Counts { doubled, damaged, disordered, .. } = self.counts;
+        let Counts {
+            doubled,
+            damaged,
+            disordered,
+            ..
+        } = self.counts;
         self.finished && self.lost() == 0 && doubled == 0 && damaged == 0 && disordered == 0
     }
 
     fn per_second(&self) -> u64 {
         let seconds = self.delivering.as_secs_f64();
-        if seconds > 0.0 { (self.counts.received as f64 / seconds) as u64 } else { 0 }
+        if seconds > 0.0 {
+            (self.counts.received as f64 / seconds) as u64
+        } else {
+            0
+        }
     }
 
-    pub(super) fn print(&self, form: Form) -> std::io::Result<()> {
-        let text = match form {
-            Form::Table => self.table(),
-            Form::Json => format!("{:#}\n", self.json()),
-        };
-        std::io::stdout().lock().write_all(text.as_bytes())
-    }
-
-    fn table(&self) -> String {
+    /// For people.
+    pub(super) fn table(&self) -> String {
         let counts = &self.counts;
         let mut rows = vec![
             ("sent", self.sent, ""),
             ("acknowledged", self.acknowledged, "stored by a majority of north (P1)"),
             ("received", counts.received, "different messages, at south"),
-            ("lost", self.lost(), if self.finished { "acknowledged, never received (P2)" } else { "or still under way" }),
-            ("doubled", counts.doubled, "after a confirmed acknowledgement, or without the mark (P3, P4, P5)"),
-            ("out of order", counts.disordered, "first received after a later one (P6)"),
+            (
+                "lost",
+                self.lost(),
+                if self.finished {
+                    "acknowledged, never received (P2)"
+                } else {
+                    "or still under way"
+                },
+            ),
+            (
+                "doubled",
+                counts.doubled,
+                "after a confirmed acknowledgement, or without the mark (P3, P4, P5)",
+            ),
+            (
+                "out of order",
+                counts.disordered,
+                "first received after a later one (P6)",
+            ),
             ("damaged", counts.damaged, "unknown, or with another body (P9)"),
-            ("redelivered", counts.redelivered, "marked as such, as they must be after a failure (P3)"),
+            (
+                "redelivered",
+                counts.redelivered,
+                "marked as such, as they must be after a failure (P3)",
+            ),
         ];
         if self.refused > 0 {
-            rows.push(("refused", self.refused, "sends that the broker did not take, and said so"));
+            rows.push((
+                "refused",
+                self.refused,
+                "sends that the broker did not take, and said so",
+            ));
         }
         let mut text = String::from("\n");
         for (name, number, meaning) in rows {
@@ -87,7 +113,11 @@ impl Report {
         for kill in &self.kills {
             text += &format!("{:>14}   {}\n", kill.group, kill.told());
         }
-        text += &format!("{:>14}   {} ms without a delivery\n", "longest pause", self.longest_pause.as_millis());
+        text += &format!(
+            "{:>14}   {} ms without a delivery\n",
+            "longest pause",
+            self.longest_pause.as_millis()
+        );
         text += &format!(
             "{:>14}   {:.1} s, {} messages of {} bytes a second\n",
             "took",
@@ -103,7 +133,8 @@ impl Report {
         text
     }
 
-    fn json(&self) -> Value {
+    /// For programs.
+    pub(super) fn json(&self) -> Value {
         let counts = &self.counts;
         let ms = |time: Duration| time.as_millis() as u64;
         json!({

@@ -3,28 +3,19 @@
 use std::time::Duration;
 
 use serde_json::Value;
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
-};
+
+use crate::cli::admin_client::AdminClient;
 
 /// A node on this machine answers at once or is not there.
 const ANSWER_MAX: Duration = Duration::from_secs(1);
 
 /// A node's status; none where it does not answer.
 pub(super) async fn of(admin_port: u16) -> Option<Value> {
-    tokio::time::timeout(ANSWER_MAX, ask(admin_port)).await.ok()?
-}
-
-async fn ask(port: u16) -> Option<Value> {
-    let mut stream = TcpStream::connect(("127.0.0.1", port)).await.ok()?;
-    let request = format!("GET /api/status HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: close\r\n\r\n");
-    stream.write_all(request.as_bytes()).await.ok()?;
-    let mut answer = Vec::new();
-    stream.read_to_end(&mut answer).await.ok()?;
-    let text = String::from_utf8(answer).ok()?;
-    let (_, body) = text.split_once("\r\n\r\n")?;
-    serde_json::from_str(body).ok()
+    let node = AdminClient::new(&format!("127.0.0.1:{admin_port}")).ok()?;
+    tokio::time::timeout(ANSWER_MAX, node.get("/api/status"))
+        .await
+        .ok()?
+        .ok()
 }
 
 /// Whether it is its group's master and may act as such.
@@ -42,7 +33,10 @@ pub(super) fn is_linked(status: &Value, group: &str) -> bool {
 pub(super) fn unfinished(status: &Value, queue: &str) -> u64 {
     let sum = |list: &Value, of: &dyn Fn(&Value) -> bool| -> u64 {
         let list = list.as_array().map(Vec::as_slice).unwrap_or_default();
-        list.iter().filter(|entry| of(entry)).filter_map(|entry| entry["messages"].as_u64()).sum()
+        list.iter()
+            .filter(|entry| of(entry))
+            .filter_map(|entry| entry["messages"].as_u64())
+            .sum()
     };
     let master = &status["master"];
     sum(&master["queues"], &|entry| entry["name"] == queue) + sum(&master["mesh"]["in_doubt"], &|_| true)

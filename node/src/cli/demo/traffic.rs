@@ -134,7 +134,9 @@ impl Traffic {
 
     /// Sends everything and waits for every receipt.
     pub(super) async fn produce(&self, uri: &str) -> anyhow::Result<()> {
-        let connection = Connection::connect(uri, Options::default()).await.context("the producer cannot connect")?;
+        let connection = Connection::connect(uri, Options::default())
+            .await
+            .context("the producer cannot connect")?;
         let events = connection.events();
         let producer = connection.producer(QUEUE, ProducerOptions::default())?;
         tokio::select! {
@@ -197,7 +199,9 @@ impl Traffic {
 
     /// Receives and acknowledges until nothing is left.
     pub(super) async fn consume(&self, uri: &str) -> anyhow::Result<()> {
-        let connection = Connection::connect(uri, Options::default()).await.context("the consumer cannot connect")?;
+        let connection = Connection::connect(uri, Options::default())
+            .await
+            .context("the consumer cannot connect")?;
         let mut events = connection.events();
         let consumer = connection.consumer(QUEUE, ConsumerOptions::default())?;
         let mut unconfirmed = Vec::with_capacity(CONFIRM_EVERY);
@@ -237,7 +241,10 @@ impl Traffic {
         if let Some(last) = self.last_delivery.replace(Some(now)) {
             self.longest_pause.set(self.longest_pause.get().max(now - last));
         }
-        let number = received.header(NUMBER).and_then(|number| number.parse().ok()).unwrap_or(0);
+        let number = received
+            .header(NUMBER)
+            .and_then(|number| number.parse().ok())
+            .unwrap_or(0);
         let whole = *received.body() == body(number, self.size);
         self.ledger.borrow_mut().deliver(number, received.redelivered(), whole);
         // One of a lost connection comes again, marked.

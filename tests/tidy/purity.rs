@@ -1,0 +1,129 @@
+//! What the pure rooms keep away from, so that every replica does the same and a test can replay it.
+
+use crate::sources::{Source, files, none};
+
+const PURE: [&str; 4] = ["node/message/", "node/protocol/", "node/broker/", "node/dispatch/"];
+
+/// Hash maps that are walked all the same, and why that does no harm.
+const WALKED: [(&str, &str); 2] = [
+    // Sorted at once.
+    ("node/broker/src/producers.rs", "seen"),
+    // Counted.
+    ("node/dispatch/src/queue.rs", "flights"),
+];
+
+fn pure() -> Vec<Source> {
+    let all = files(&[".rs"]).into_iter();
+    all.filter(|source| PURE.iter().any(|room| source.path.starts_with(room)) && !source.is_test())
+        .collect()
+}
+
+#[test]
+fn pure_rooms_have_no_clock_no_chance_and_no_io() {
+    let forbidden = [
+        "tokio",
+        "async ",
+        "SystemTime",
+        "Instant::",
+        "time::Instant",
+        " rand::",
+        "RandomState",
+        "std::fs",
+        "std::net",
+        "std::io",
+        "std::thread",
+        "std::env",
+        "fs::",
+        "println!",
+        "tracing",
+    ];
+    let mut found = Vec::new();
+    for source in pure() {
+        for (at, line) in source.product_lines() {
+            found.extend(
+                forbidden
+                    .iter()
+                    .filter(|word| line.contains(**word))
+                    .map(|word| format!("{}:{at} has {word}", source.path)),
+            );
+        }
+    }
+    none("pure rooms", &found);
+}
+
+#[test]
+fn pure_rooms_depend_on_nothing_that_does_io() {
+    let allowed = ["bytes", "thiserror", "foldhash", "crc32fast", "serde"];
+    let mut found = Vec::new();
+    for source in files(&["Cargo.toml"])
+        .iter()
+        .filter(|source| PURE.iter().any(|room| source.path.starts_with(room)))
+    {
+        let manifest: toml::Table = source.text.parse().unwrap();
+        for (name, _) in manifest["dependencies"].as_table().unwrap() {
+            if !allowed.contains(&name.as_str()) && !name.starts_with("ferrymq-") {
+                found.push(format!("{} names {name}", source.path));
+            }
+        }
+    }
+    none("dependencies of pure rooms", &found);
+}
+
+/// The order inside a hash map is nobody's: to walk over it makes replicas differ.
+#[test]
+fn pure_rooms_do_not_walk_over_hash_maps() {
+    let walks = [
+        ".iter()",
+        ".iter_mut()",
+        ".keys()",
+        ".values()",
+        ".values_mut()",
+        ".drain()",
+        ".retain(",
+        ".into_iter()",
+    ];
+    let mut found = Vec::new();
+    let mut used = 0;
+    for source in pure() {
+        let declared = source
+            .product_lines()
+            .filter(|(_, line)| line.contains(": HashMap<") || line.contains(": HashSet<"));
+        let names: Vec<&str> = declared
+            .filter_map(|(_, line)| line.split(':').next()?.split_whitespace().last())
+            .map(|name| name.trim_start_matches('('))
+            .collect();
+        for (at, line) in source.product_lines() {
+            for name in &names {
+                let walked = walks.iter().any(|walk| line.contains(&format!("{name}{walk}")))
+                    || line.contains(&format!("in &self.{name}"))
+                    || line.contains(&format!("in &mut self.{name}"));
+                if walked && WALKED.contains(&(source.path.as_str(), name)) {
+                    used += 1;
+                } else if walked {
+                    found.push(format!("{}:{at} walks over {name}", source.path));
+                }
+            }
+        }
+    }
+    none("walks over hash maps", &found);
+    assert!(used >= WALKED.len(), "the list of exceptions has an old entry");
+}
+
+/// Inside `apply` there is no master (DESIGN: "the broker never asks whether it is master").
+#[test]
+fn the_core_does_not_ask_who_is_master() {
+    let mut found = Vec::new();
+    for source in pure()
+        .iter()
+        .filter(|source| source.path.starts_with("node/broker/src"))
+    {
+        let asks = |line: &str| line.contains("is_master") || line.contains("Role::") || line.contains("am_master");
+        found.extend(
+            source
+                .product_lines()
+                .filter(|(_, line)| asks(line))
+                .map(|(at, _)| format!("{}:{at}", source.path)),
+        );
+    }
+    none("questions that the core must not ask", &found);
+}
