@@ -191,8 +191,6 @@ pub struct Limits {
     pub dead_letter_queue: String,
     /// Whether expired messages go there too. Default true (ActiveMQ's `processExpired`).
     pub expired_to_dead_letter: bool,
-    /// Whether dead non-persistent messages go there too. Default false (ActiveMQ's `processNonPersistent`).
-    pub non_persistent_to_dead_letter: bool,
 }
 
 /// How quickly a dead master is noticed. `heartbeat` < `election_min` / 2 and `election_min` < `election_max`.

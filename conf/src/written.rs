@@ -297,9 +297,6 @@ fn limits(root: &Section<'_>) -> Limits {
             .read("dead_letter_queue", queue)
             .unwrap_or_else(|| "ActiveMQ.DLQ".to_owned()),
         expired_to_dead_letter: section.read("expired_to_dead_letter", values::boolean).unwrap_or(true),
-        non_persistent_to_dead_letter: section
-            .read("non_persistent_to_dead_letter", values::boolean)
-            .unwrap_or(false),
     };
     section.finish();
     limits

@@ -88,6 +88,22 @@ impl Source for NodeSource {
         })
     }
 
+    fn reclaim(&self, group: String) -> Answer<'_, Result<Value, Refusal>> {
+        Box::pin(async move {
+            let unavailable = |text: &str| Refusal { kind: RefusalKind::NotMaster, text: text.to_owned() };
+            let asks = self.current.borrow().as_ref().map(|current| current.asks.clone());
+            let asks = asks.ok_or_else(|| unavailable("only the master can reclaim; ask it"))?;
+            let (answer, answered) = oneshot::channel();
+            let name = group.clone();
+            asks.send(Ask::Reclaim { group, answer }).map_err(|_| unavailable("the master has just changed"))?;
+            match tokio::time::timeout(ANSWER_MAX, answered).await {
+                Ok(Ok(Ok(transfers))) => Ok(json!({ "reclaimed": name, "transfers": transfers })),
+                Ok(Ok(Err(text))) => Err(Refusal { kind: RefusalKind::NotFound, text }),
+                _ => Err(unavailable("the master has just changed")),
+            }
+        })
+    }
+
     fn remove_member(&self, node: u64) -> Answer<'_, Result<Value, Refusal>> {
         Box::pin(async move {
             self.group.remove_node(node).await.map_err(|error| self.refuse(error))?;

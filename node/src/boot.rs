@@ -16,7 +16,7 @@ use tokio::sync::watch;
 
 use crate::{
     admin::NodeSource, clock, connection::ConnectionLimits, door::{DOOR, Door}, leader::LeaderConfig, listener,
-    mesh::MeshStarter, terms,
+    mesh::MeshStarter, outbox::Budget, terms,
 };
 
 /// Bytes that one client may have sent and not had answered.
@@ -60,6 +60,8 @@ pub(crate) async fn run(node: Node) -> anyhow::Result<()> {
         ConnectionLimits {
             unanswered_bytes_max: UNANSWERED_BYTES_MAX,
             outbox_bytes_max: node.limits.outbox_bytes_max as usize,
+            // The other half is for what is on its way out.
+            budget: Arc::new(Budget::new((node.limits.memory_bytes_max / 2) as usize)),
         },
         stomp_limits(&node),
         session_prefix(&node),
@@ -138,6 +140,11 @@ async fn serve_peers(mut peers: PeerListener, group: Group, door: Door) {
 
 fn peer_auth(node: &Node) -> anyhow::Result<PeerAuth> {
     let mut auth = PeerAuth::new(PeerName::new(node.group.clone(), node.node)?);
+    if node.mesh.certificates.is_some()
+        && let Some(identity) = link_identity(node)?
+    {
+        auth = auth.with_tls(&identity)?;
+    }
     if let Some(secret) = mesh_secret(node)? {
         auth = auth.with_secret(&secret);
     }
@@ -241,6 +248,7 @@ fn leader_config(node: &Node) -> anyhow::Result<LeaderConfig> {
 fn stomp_limits(node: &Node) -> StompLimits {
     StompLimits {
         frame_bytes_max: node.limits.frame_bytes_max as usize,
+        prefetch_queue: node.limits.prefetch,
         ..StompLimits::default()
     }
 }

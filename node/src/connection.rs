@@ -11,10 +11,13 @@ use ferrymq_protocol::{Delivery, Output, Refusal, RefusalKind, Request, Session,
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     sync::mpsc,
-    time::{Duration, sleep_until},
+    time::{Duration, sleep, sleep_until},
 };
 
-use crate::{clock, outbox::Outbox};
+use crate::{
+    clock,
+    outbox::{Budget, Outbox},
+};
 
 /// What a connection tells the master's loop.
 #[derive(Debug)]
@@ -52,10 +55,14 @@ pub(crate) struct ConnectionLimits {
     pub(crate) unanswered_bytes_max: usize,
     /// No more is dispatched while so much is not written.
     pub(crate) outbox_bytes_max: usize,
+    /// No more is read from anybody while all together have so much unanswered.
+    pub(crate) budget: Arc<Budget>,
 }
 
 const READ_BYTES: usize = 64 * 1024;
 const WRITE_SLICES_MAX: usize = 64;
+/// How often a connection that may not read looks whether it may again.
+const BUDGET_LOOK: Duration = Duration::from_millis(10);
 /// How long a closing connection may take to accept its last bytes.
 const LINGER: Duration = Duration::from_secs(5);
 
@@ -69,7 +76,7 @@ pub(crate) async fn run<S>(
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
-    let outbox = Arc::new(Outbox::default());
+    let outbox = Arc::new(Outbox::new(limits.budget.clone()));
     let (to, from_leader) = mpsc::unbounded_channel();
     if leader.send(FromClient::Opened { connection, to, outbox: outbox.clone() }).is_err() {
         return;
@@ -139,7 +146,7 @@ impl Driven {
                 return Ok(reason);
             }
             let may_read =
-                !self.session.is_paused() && outbox.unanswered_bytes() < self.limits.unanswered_bytes_max;
+                !self.session.is_paused() && !outbox.is_full(self.limits.unanswered_bytes_max);
             let may_take = self.chunks.is_empty();
             let tick = self.session.next_tick_ms().map(|ms| self.begun + Duration::from_millis(ms));
             tokio::select! {
@@ -179,6 +186,8 @@ impl Driven {
                     self.settle();
                 }
                 () = outbox.wait_for_answer(), if !may_read => {}
+                // What others send fills the budget of all; their answers do not wake this task.
+                () = sleep(BUDGET_LOOK), if !may_read => {}
             }
         }
     }

@@ -41,7 +41,9 @@ fn build() -> PathBuf {
         .and_then(Path::parent)
         .expect("a test lies in target/PROFILE/deps");
     let target_dir = profile_dir.parent().expect("target/PROFILE lies in target");
-    let binary = profile_dir.join("ferrymq");
+    // Apart from cargo's own place, which any other build replaces by a program without crash points.
+    let binary_dir = profile_dir.join("under-test");
+    let binary = binary_dir.join("ferrymq");
 
     let lock = File::create(target_dir.join("ferrymq-tests.lock")).expect("a lock file can be made in target");
     lock.lock().expect("a lock can be waited for");
@@ -53,7 +55,8 @@ fn build() -> PathBuf {
     let mut cargo = Command::new(env::var("CARGO").unwrap_or_else(|_| "cargo".into()));
     cargo
         .current_dir(workspace())
-        .args(["build", "--quiet", "--package", "ferrymq", "--target-dir"])
+        .args(["build", "--quiet", "--package", "ferrymq", "--features", "crash-points"])
+        .arg("--target-dir")
         .arg(target_dir);
     if !cfg!(debug_assertions) {
         cargo.arg("--release");
@@ -75,8 +78,17 @@ fn build() -> PathBuf {
     }
     let status = cargo.status().expect("cargo can be started");
     assert!(status.success(), "cargo build -p ferrymq has failed");
+    put_aside(&profile_dir.join("ferrymq"), &binary_dir);
     if let Some(run) = run {
         fs::write(built, run).expect("a note can be written in target");
     }
     binary
+}
+
+/// Copies under a name of its own first: a node may be running from the one that is there.
+fn put_aside(built: &Path, dir: &Path) {
+    fs::create_dir_all(dir).expect("a directory can be made in target");
+    let part = dir.join("ferrymq.part");
+    fs::copy(built, &part).expect("the program can be copied");
+    fs::rename(&part, dir.join("ferrymq")).expect("the program can be put in its place");
 }

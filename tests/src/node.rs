@@ -26,6 +26,7 @@ pub struct NodeProcess {
     config: PathBuf,
     data: PathBuf,
     log: PathBuf,
+    environment: Vec<(String, String)>,
     child: Option<Child>,
 }
 
@@ -44,6 +45,7 @@ impl NodeProcess {
             config,
             data: data.to_owned(),
             log,
+            environment: Vec::new(),
             child: None,
         }
     }
@@ -61,6 +63,21 @@ impl NodeProcess {
     /// Everything that the node has logged, in all its lives.
     pub fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// Sets an environment variable for the next starts.
+    pub fn set_environment(&mut self, name: &str, value: &str) {
+        self.environment.push((name.to_owned(), value.to_owned()));
+    }
+
+    /// The next starts get no variables but those of the test itself.
+    pub fn clear_environment(&mut self) {
+        self.environment.clear();
+    }
+
+    /// The process's number while it runs.
+    pub fn pid(&self) -> Option<u32> {
+        self.child.as_ref().map(Child::id)
     }
 
     /// Starts the process and waits until it answers at its admin port.
@@ -93,6 +110,7 @@ impl NodeProcess {
         let child = Command::new(binary::ferrymq())
             .args(["serve", "--config"])
             .arg(&self.config)
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(also)
             .stderr(log)
@@ -188,6 +206,17 @@ impl NodeProcess {
             child.try_wait().expect("an own child can be waited for")
         });
         status
+    }
+
+    /// How the process has ended, if it has by itself; it can then be started again.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        let status = self
+            .child
+            .as_mut()?
+            .try_wait()
+            .expect("an own child can be waited for")?;
+        self.child = None;
+        Some(status)
     }
 
     /// Removes all that the node has stored, as if it got a new disk.

@@ -10,6 +10,7 @@ use ferrymq_tests::{
     load::{self, Sending},
     node::START_MAX,
     stomp::ANSWER_MAX,
+    wait::holds_for,
     wait_for, wait_until,
 };
 
@@ -282,7 +283,7 @@ fn a_node_that_was_away_catches_up_and_can_be_master() {
 }
 
 #[test]
-fn a_wiped_node_does_not_vote_but_comes_back_by_its_group() {
+fn a_wiped_node_comes_back_by_its_group() {
     let mut mesh = Mesh::one_group("wiped", 3);
     let group = &mut mesh.groups[0];
     let mut stomp = Stomp::connect(&group.nodes[group.master()].address()).unwrap();
@@ -310,5 +311,37 @@ fn a_wiped_node_does_not_vote_but_comes_back_by_its_group() {
     stomp.request(Frame::subscribe("1", "/queue/A", "auto")).unwrap();
     for n in 1..=200 {
         assert_eq!(stomp.expect_message().text(), n.to_string());
+    }
+}
+
+/// The trap: a node that has forgotten everything helps one that was away to a majority, and what the two others had
+/// acknowledged is gone.
+#[test]
+fn a_wiped_node_does_not_vote_for_one_that_was_away() {
+    let mut mesh = Mesh::one_group("amnesia", 3);
+    let group = &mut mesh.groups[0];
+    let master = group.master();
+    let (wiped, away) = ((master + 1) % 3, (master + 2) % 3);
+    group.nodes[away].kill();
+    let mut stomp = Stomp::connect(&group.nodes[master].address()).unwrap();
+    for n in 1..=20 {
+        stomp.request(Frame::message("/queue/A", n.to_string())).unwrap();
+    }
+    group.nodes[wiped].kill();
+    group.nodes[master].kill();
+    group.nodes[wiped].wipe();
+    group.nodes[wiped].start();
+    group.nodes[away].start();
+    holds_for("nobody becomes master", Duration::from_secs(4), || {
+        !group.nodes[wiped].is_master() && !group.nodes[away].is_master()
+    });
+    group.nodes[master].start();
+    let master = group.master();
+    let (mut stomp, _) = wait_for("a connection", ANSWER_MAX, || {
+        Stomp::connect(&group.nodes[master].address()).ok()
+    });
+    stomp.request(Frame::subscribe("1", "/queue/A", "auto")).unwrap();
+    for n in 1..=20 {
+        assert_eq!(stomp.expect_message().text(), n.to_string(), "P2");
     }
 }

@@ -4,6 +4,7 @@
 //! GET    /api/status        200 the status
 //! GET    /api/health        200 or 503 {"ok", "reason"}
 //! POST   /api/step-down     {"to": 2} or no body
+//! POST   /api/reclaim       {"group": "south"}
 //! POST   /api/members       {"node": 4, "peer": "host:port", …}
 //! DELETE /api/members/4
 //! ```
@@ -37,6 +38,7 @@ pub(crate) fn router(source: Arc<dyn Source>, guard: Guard) -> Router {
         .route("/api/status", get(status))
         .route("/api/health", get(health))
         .route("/api/step-down", post(step_down))
+        .route("/api/reclaim", post(reclaim))
         .route("/api/members", post(add_member))
         .route("/api/members/{node}", delete(remove_member))
         .fallback(async || refusal(RefusalKind::NotFound, "there is nothing at this path"))
@@ -84,6 +86,17 @@ async fn step_down(State(source): Node, body: Bytes) -> Result<Json<Value>, Refu
         parse(&body)?
     };
     source.step_down(wanted.to).await.map(Json)
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Reclaim {
+    group: String,
+}
+
+async fn reclaim(State(source): Node, body: Bytes) -> Result<Json<Value>, Refusal> {
+    let wanted: Reclaim = parse(&body)?;
+    source.reclaim(wanted.group).await.map(Json)
 }
 
 async fn add_member(State(source): Node, body: Bytes) -> Result<Json<Value>, Refusal> {

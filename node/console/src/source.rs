@@ -24,6 +24,9 @@ pub trait Source: Send + Sync + 'static {
     /// Adds a node to the group; returns once it votes.
     fn add_member(&self, member: NewMember) -> Answer<'_, Result<Value, Refusal>>;
 
+    /// Takes back what is under offer to a group that is lost for good. Answers how many transfers that were.
+    fn reclaim(&self, group: String) -> Answer<'_, Result<Value, Refusal>>;
+
     /// Takes a node out of the group for ever: its number is not used again.
     fn remove_member(&self, node: u64) -> Answer<'_, Result<Value, Refusal>>;
 }

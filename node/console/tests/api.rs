@@ -59,6 +59,11 @@ impl Source for Recorder {
         Box::pin(async { Ok(json!({})) })
     }
 
+    fn reclaim(&self, group: String) -> Answer<'_, Result<Value, Refusal>> {
+        self.note(format!("reclaim {group}"));
+        Box::pin(async { Ok(json!({})) })
+    }
+
     fn remove_member(&self, node: u64) -> Answer<'_, Result<Value, Refusal>> {
         self.note(format!("remove {node}"));
         Box::pin(async { Ok(json!({})) })
@@ -139,10 +144,11 @@ async fn changes_reach_the_node_as_they_were_meant() {
     ask(node.address, "POST /api/step-down", CHANGE, r#"{"to":3}"#).await;
     ask(node.address, "POST /api/members", CHANGE, r#"{"node":4,"peer":"h:1"}"#).await;
     assert_eq!(ask(node.address, "DELETE /api/members/2", CHANGE, "").await.0, 200);
+    ask(node.address, "POST /api/reclaim", CHANGE, r#"{"group":"south"}"#).await;
     let asked = node.source.asked.lock().unwrap().clone();
     assert_eq!(
         asked,
-        ["step down to None", "step down to Some(3)", "add 4 at h:1", "remove 2"]
+        ["step down to None", "step down to Some(3)", "add 4 at h:1", "remove 2", "reclaim south"]
     );
 }
 

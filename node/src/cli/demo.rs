@@ -14,7 +14,7 @@ mod traffic;
 mod report;
 
 use std::{
-    io::{IsTerminal, stderr},
+    io::{IsTerminal, Write, stderr},
     time::{Duration, Instant},
 };
 
@@ -84,7 +84,7 @@ pub(crate) fn run(args: DemoArgs) -> u8 {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            eprintln!("ferrymq: the runtime cannot start: {error}");
+            tell(&format!("ferrymq: the runtime cannot start: {error}"));
             return 1;
         }
     };
@@ -95,12 +95,12 @@ pub(crate) fn run(args: DemoArgs) -> u8 {
                 Ok(true) => 0,
                 Ok(false) => 4,
                 Err(error) => {
-                    eprintln!("ferrymq: {error:#}");
+                    tell(&format!("ferrymq: {error:#}"));
                     1
                 }
             },
             signal = interrupted() => {
-                eprintln!("ferrymq: {signal}: the demo's processes and files are removed");
+                tell(&format!("ferrymq: {signal}: the demo's processes and files are removed"));
                 1
             }
         }
@@ -191,13 +191,18 @@ async fn show(args: &DemoArgs) -> anyhow::Result<bool> {
     .map_err(|failure| anyhow::anyhow!("{}", failure.text))?;
     let kept = report.kept();
     if args.keep {
-        mesh.print_how_to_reach();
+        tell(&mesh.how_to_reach());
         mesh.keep();
     } else if !kept {
         let dir = mesh.keep_files();
-        eprintln!("the logs are left for you in {}", dir.display());
+        tell(&format!("the logs are left for you in {}", dir.display()));
     }
     Ok(kept)
+}
+
+/// Writes a line to standard error. That nobody reads it any more is no reason to stop.
+fn tell(text: &str) {
+    let _ = writeln!(stderr(), "{text}");
 }
 
 /// Tells on standard error what goes on, with a bar where a person is looking.
@@ -218,7 +223,7 @@ impl Narrator {
     fn say(&self, text: String) {
         match &self.bar {
             Some(bar) => bar.println(text),
-            None => eprintln!("{text}"),
+            None => tell(&text),
         }
     }
 

@@ -11,6 +11,7 @@ mod sequence_check;
 mod status;
 mod step_down;
 mod member;
+mod reclaim;
 mod admin_client;
 
 mod config;
@@ -47,6 +48,7 @@ enum Command {
     Status(status::StatusArgs),
     StepDown(step_down::StepDownArgs),
     Member(member::MemberArgs),
+    Reclaim(reclaim::ReclaimArgs),
     Config(config::ConfigArgs),
     Journal(journal::JournalArgs),
 }
@@ -61,6 +63,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Status(args) => run(status::run(args)),
         Command::StepDown(args) => run(step_down::run(args)),
         Command::Member(args) => run(member::run(args)),
+        Command::Reclaim(args) => run(reclaim::run(args)),
         Command::Config(args) => config::run(args),
         Command::Journal(args) => journal::run(args),
     };

@@ -10,7 +10,6 @@ use super::{
     connect::ConnectArgs,
     output::{Format, print, print_json},
     rate::Rate,
-    sequence_check::{PRODUCER, SEQUENCE},
 };
 
 /// Send messages and wait until they are stored
@@ -20,7 +19,7 @@ use super::{
   ferrymq produce --destination queue://LOAD --count 100000 --size 1024
   ferrymq produce --url 'failover:(tcp://127.0.0.1:62111,tcp://127.0.0.1:62112)' -d topic://NEWS --count 10
 
-Every message carries the properties ferrymq_producer and ferrymq_sequence, by which `ferrymq consume --check` finds
+Every message is delivered with the headers ferrymq_producer and ferrymq_sequence, by which `ferrymq consume --check` finds
 what is lost or doubled.
 
 Exit codes: 0 all are stored, 1 some were refused, 2 wrong usage, 3 cannot connect,
@@ -115,13 +114,10 @@ pub(crate) async fn run(args: ProduceArgs) -> Result<(), Failure> {
 }
 
 async fn send_all(args: &ProduceArgs, producer: &Producer, rate: &mut Rate, outcome: &mut Outcome) {
-    let template = template(args, producer.name());
+    let template = template(args);
     let mut number = 0;
     while number < args.count {
-        let mut message = template.clone();
-        message
-            .properties
-            .push((SEQUENCE.to_owned(), (args.first_sequence + number).to_string()));
+        let message = template.clone();
         let bytes = message.body.len();
         match producer.send(message).await {
             Ok(_) => {
@@ -144,14 +140,13 @@ async fn send_all(args: &ProduceArgs, producer: &Producer, rate: &mut Rate, outc
     }
 }
 
-fn template(args: &ProduceArgs, producer: &str) -> Outgoing {
+fn template(args: &ProduceArgs) -> Outgoing {
     let mut message = match &args.body {
         Some(body) => Outgoing::text(body.as_str()),
         None => Outgoing::bytes(filler(args.size)),
     };
     message.priority = args.priority;
     message.properties = args.property.clone();
-    message.properties.push((PRODUCER.to_owned(), producer.to_owned()));
     message
 }
 

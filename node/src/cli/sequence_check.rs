@@ -5,10 +5,7 @@
 
 use std::collections::BTreeMap;
 
-/// The property with the producer's name.
-pub(crate) const PRODUCER: &str = "ferrymq_producer";
-/// The property with the message's number, 1, 2, … for each producer.
-pub(crate) const SEQUENCE: &str = "ferrymq_sequence";
+pub(crate) use ferrymq_protocol::stomp::{PRODUCER, SEQUENCE};
 
 /// Largest number that is followed, so that a stray property cannot fill the memory.
 const SEQUENCE_MAX: u64 = 1 << 27;

@@ -20,6 +20,7 @@ pub(crate) struct MeshPort {
     pub(crate) input: mpsc::UnboundedSender<Input>,
     pub(crate) output: mpsc::Receiver<Output>,
     /// Its tasks.
+    #[expect(dead_code, reason = "held so that they end with the term")]
     pub(crate) running: RunningMesh,
 }
 

@@ -12,8 +12,16 @@ use super::{
 };
 use crate::{DeadLetter, Output};
 
+/// The name of the producer that gave its messages numbers (P5). Not the header by which it gave them: a client that
+/// copies the headers of what it receives into what it sends would seem to resend.
+pub const PRODUCER: &str = "ferrymq_producer";
+/// The number that the producer gave to this message.
+pub const SEQUENCE: &str = "ferrymq_sequence";
+
 /// Headers that the broker writes; a property of the same name would only repeat them.
-const NOT_PROPERTIES: [&str; 19] = [
+const NOT_PROPERTIES: [&str; 21] = [
+    PRODUCER,
+    SEQUENCE,
     "message-id",
     "destination",
     "subscription",
@@ -118,6 +126,10 @@ fn write_standard(message: &Message, envelope: &Envelope<'_>, frame: &mut FrameW
     }
     if message.group_id.is_some() {
         frame.number("JMSXGroupSeq", message.group_sequence);
+    }
+    if let Some(producer) = &message.producer {
+        frame.header(PRODUCER, &producer.id);
+        frame.number(SEQUENCE, producer.sequence);
     }
     if let Some(reply_to) = &message.reply_to {
         frame.header("reply-to", &destination::write(reply_to, envelope.connection_id));

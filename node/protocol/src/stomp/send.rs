@@ -2,11 +2,17 @@
 
 use ferrymq_message::{BodyKind, Message, Producer, Value};
 
-use super::{Frame, StompError, destination};
+use super::{
+    Frame, StompError,
+    deliver::{PRODUCER, SEQUENCE},
+    destination,
+};
 
 /// Headers that never become properties: the protocol's own, and those that a consumer gets from the broker and that a
 /// sender must not forge.
-const NOT_PROPERTIES: [&str; 9] = [
+const NOT_PROPERTIES: [&str; 11] = [
+    PRODUCER,
+    SEQUENCE,
     "receipt",
     "transaction",
     "message-id",

@@ -5,8 +5,6 @@ use ferrymq_message::{Destination, DestinationKind, Selector, SelectorError};
 use super::{Headers, StompError, StompLimits, Version, destination};
 use crate::{AckMode, Durable, Subscribe};
 
-/// ActiveMQ's defaults (`ActiveMQPrefetchPolicy`), in messages.
-const PREFETCH_QUEUE: u32 = 1000;
 const PREFETCH_BROWSER: u32 = 500;
 const PREFETCH_DURABLE: u32 = 100;
 const PREFETCH_TOPIC: u32 = 32_766;
@@ -42,7 +40,7 @@ pub(super) fn consumer(
         return Err(StompError::NotOffered("only queues can be browsed"));
     }
     let durable = durable(headers, &destination, subscriber)?;
-    let prefetch = prefetch(headers, &destination, durable.is_some(), browser)?.clamp(1, limits.prefetch_max);
+    let prefetch = prefetch(headers, &destination, durable.is_some(), browser, limits)?.clamp(1, limits.prefetch_max);
     Ok(Subscribe {
         subscription: number,
         selector: headers.get("selector").map_or(Ok(None), selector)?,
@@ -87,7 +85,13 @@ fn durable(
     }))
 }
 
-fn prefetch(headers: &Headers, destination: &Destination, durable: bool, browser: bool) -> Result<u32, StompError> {
+fn prefetch(
+    headers: &Headers,
+    destination: &Destination,
+    durable: bool,
+    browser: bool,
+    limits: &StompLimits,
+) -> Result<u32, StompError> {
     if let Some(text) = headers.get("activemq.prefetchSize") {
         let bad = StompError::BadHeader {
             header: "activemq.prefetchSize",
@@ -99,7 +103,7 @@ fn prefetch(headers: &Headers, destination: &Destination, durable: bool, browser
         (true, _, _) => PREFETCH_BROWSER,
         (_, true, _) => PREFETCH_DURABLE,
         (_, _, true) => PREFETCH_TOPIC,
-        _ => PREFETCH_QUEUE,
+        _ => limits.prefetch_queue,
     })
 }
 

@@ -225,32 +225,33 @@ impl Mesh {
         self.keep_files()
     }
 
-    /// For `--keep`.
-    pub(super) fn print_how_to_reach(&self) {
+    /// For `--keep`: addresses, what to try, how to stop.
+    pub(super) fn how_to_reach(&self) -> String {
         let program = std::env::current_exe().map_or_else(|_| "ferrymq".into(), |path| path.display().to_string());
         let pids: Vec<String> = self
             .nodes
             .iter()
             .filter_map(|node| Some(node.process.as_ref()?.id().to_string()))
             .collect();
-        eprintln!("\nThe mesh goes on running.");
+        let mut text = "\nThe mesh goes on running.\n".to_owned();
         for group in &GROUPS {
-            eprintln!("  {:5}  {}", group.name, self.uri(group));
+            text += &format!("  {:5}  {}\n", group.name, self.uri(group));
             for node in self.of(group) {
-                eprintln!("         {} admin http://127.0.0.1:{}", node.name, node.ports.admin);
+                text += &format!("         {} admin http://127.0.0.1:{}\n", node.name, node.ports.admin);
             }
         }
         let (north, south) = (self.uri(&GROUPS[0]), self.uri(&GROUPS[1]));
-        let admin = self.nodes[0].ports.admin;
-        eprintln!("Try in two terminals:");
-        eprintln!("  {program} consume --url '{south}' --destination queue://TRY --forever");
-        eprintln!("  {program} produce --url '{north}' --destination queue://TRY --count 10000");
-        eprintln!("  {program} status --admin http://127.0.0.1:{admin}");
-        eprintln!(
-            "Stop it with:\n  kill {} && rm -r {}",
+        text += &format!(
+            "Try in two terminals:\n  \
+             {program} consume --url '{south}' --destination queue://TRY --forever\n  \
+             {program} produce --url '{north}' --destination queue://TRY --count 10000\n  \
+             {program} status --admin http://127.0.0.1:{}\n\
+             Stop it with:\n  kill {} && rm -r {}",
+            self.nodes[0].ports.admin,
             pids.join(" "),
             self.path.display()
         );
+        text
     }
 }
 

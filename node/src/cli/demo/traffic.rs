@@ -45,7 +45,7 @@ pub(super) struct Traffic {
     sends_went_on: RefCell<Vec<Instant>>,
     /// First delivery after each reconnection of the consumer.
     deliveries_went_on: RefCell<Vec<Instant>>,
-    first_delivery: Cell<Option<Instant>>,
+    first_send: Cell<Option<Instant>>,
     last_delivery: Cell<Option<Instant>>,
     longest_pause: Cell<Duration>,
 }
@@ -63,7 +63,7 @@ impl Traffic {
             ledger: RefCell::new(Ledger::new(messages)),
             sends_went_on: RefCell::default(),
             deliveries_went_on: RefCell::default(),
-            first_delivery: Cell::default(),
+            first_send: Cell::default(),
             last_delivery: Cell::default(),
             longest_pause: Cell::default(),
         }
@@ -119,9 +119,9 @@ impl Traffic {
         went_on_since(&self.deliveries_went_on.borrow(), failure)
     }
 
-    /// From the first delivery to the last.
+    /// From the first send to the last delivery.
     pub(super) fn delivering(&self) -> Duration {
-        match (self.first_delivery.get(), self.last_delivery.get()) {
+        match (self.first_send.get(), self.last_delivery.get()) {
             (Some(first), Some(last)) => last - first,
             _ => Duration::ZERO,
         }
@@ -151,6 +151,7 @@ impl Traffic {
     }
 
     async fn send_all(&self, producer: &Producer) -> anyhow::Result<()> {
+        self.first_send.set(Some(Instant::now()));
         for number in 1..=self.messages {
             let message = Outgoing::bytes(body(number, self.size)).with(NUMBER, number.to_string());
             // A refusal concerns an earlier message; this one was not taken yet.
@@ -237,7 +238,6 @@ impl Traffic {
     /// Notes and acknowledges a message; its number, where the acknowledgement is under way.
     fn take(&self, consumer: &Consumer, received: &Received) -> Option<u64> {
         let now = Instant::now();
-        self.first_delivery.set(self.first_delivery.get().or(Some(now)));
         if let Some(last) = self.last_delivery.replace(Some(now)) {
             self.longest_pause.set(self.longest_pause.get().max(now - last));
         }
