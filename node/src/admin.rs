@@ -21,7 +21,11 @@ pub(crate) struct NodeSource {
 
 impl NodeSource {
     pub(crate) fn new(group: Group, current: watch::Receiver<Option<Current>>, discovery: DiscoveryView) -> Self {
-        Self { group, current, discovery }
+        Self {
+            group,
+            current,
+            discovery,
+        }
     }
 
     async fn ask_leader(&self) -> Option<Value> {
@@ -46,7 +50,10 @@ impl NodeSource {
             Role::Master { .. } => RefusalKind::Unavailable,
             Role::Slave { .. } => RefusalKind::NotMaster,
         };
-        Refusal { kind, text: error.to_string() }
+        Refusal {
+            kind,
+            text: error.to_string(),
+        }
     }
 }
 
@@ -60,7 +67,10 @@ impl Source for NodeSource {
             let (ok, reason) = match &*self.group.role().borrow() {
                 Role::Master { .. } if self.group.lease_valid() => (true, "master".to_owned()),
                 Role::Master { .. } => (false, "master without a majority".to_owned()),
-                Role::Slave { master: Some((node, _)), .. } => (true, format!("slave of node {node}")),
+                Role::Slave {
+                    master: Some((node, _)),
+                    ..
+                } => (true, format!("slave of node {node}")),
                 Role::Slave { master: None, .. } => (false, "no master".to_owned()),
             };
             Health { ok, reason }
@@ -79,26 +89,40 @@ impl Source for NodeSource {
             let node = member.node;
             let address = NodeAddress {
                 peer: member.peer,
-                clients: member.stomp.into_iter().map(|stomp| ("stomp".to_owned(), stomp)).collect(),
+                clients: member
+                    .stomp
+                    .into_iter()
+                    .map(|stomp| ("stomp".to_owned(), stomp))
+                    .collect(),
                 link: member.link,
                 admin: member.admin,
             };
-            self.group.add_node(node, address).await.map_err(|error| self.refuse(error))?;
+            self.group
+                .add_node(node, address)
+                .await
+                .map_err(|error| self.refuse(error))?;
             Ok(json!({ "added": node }))
         })
     }
 
     fn reclaim(&self, group: String) -> Answer<'_, Result<Value, Refusal>> {
         Box::pin(async move {
-            let unavailable = |text: &str| Refusal { kind: RefusalKind::NotMaster, text: text.to_owned() };
+            let unavailable = |text: &str| Refusal {
+                kind: RefusalKind::NotMaster,
+                text: text.to_owned(),
+            };
             let asks = self.current.borrow().as_ref().map(|current| current.asks.clone());
             let asks = asks.ok_or_else(|| unavailable("only the master can reclaim; ask it"))?;
             let (answer, answered) = oneshot::channel();
             let name = group.clone();
-            asks.send(Ask::Reclaim { group, answer }).map_err(|_| unavailable("the master has just changed"))?;
+            asks.send(Ask::Reclaim { group, answer })
+                .map_err(|_| unavailable("the master has just changed"))?;
             match tokio::time::timeout(ANSWER_MAX, answered).await {
                 Ok(Ok(Ok(transfers))) => Ok(json!({ "reclaimed": name, "transfers": transfers })),
-                Ok(Ok(Err(text))) => Err(Refusal { kind: RefusalKind::NotFound, text }),
+                Ok(Ok(Err(text))) => Err(Refusal {
+                    kind: RefusalKind::NotFound,
+                    text,
+                }),
                 _ => Err(unavailable("the master has just changed")),
             }
         })

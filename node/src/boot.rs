@@ -15,8 +15,15 @@ use ferrymq_transport::{Identity, MeshSecret, PeerAuth, PeerListener, PeerName, 
 use tokio::sync::watch;
 
 use crate::{
-    admin::NodeSource, clock, connection::ConnectionLimits, door::{DOOR, Door}, leader::LeaderConfig, listener,
-    mesh::MeshStarter, outbox::Budget, terms,
+    admin::NodeSource,
+    clock,
+    connection::ConnectionLimits,
+    door::{DOOR, Door},
+    leader::LeaderConfig,
+    listener,
+    mesh::MeshStarter,
+    outbox::Budget,
+    terms,
 };
 
 /// Bytes that one client may have sent and not had answered.
@@ -46,7 +53,10 @@ pub(crate) async fn run(node: Node) -> anyhow::Result<()> {
 
     // 3. The group.
     let config = group_config(&node);
-    let dial = Arc::new(PeerDial::new(auth.clone(), Duration::from_millis(config.dial_timeout_ms)));
+    let dial = Arc::new(PeerDial::new(
+        auth.clone(),
+        Duration::from_millis(config.dial_timeout_ms),
+    ));
     let (group, events) = Group::start(config, journal, Settings::default(), dial)
         .await
         .with_context(|| format!("node {} of group {:?} cannot start", node.node, node.group))?;
@@ -62,6 +72,10 @@ pub(crate) async fn run(node: Node) -> anyhow::Result<()> {
             outbox_bytes_max: node.limits.outbox_bytes_max as usize,
             // The other half is for what is on its way out.
             budget: Arc::new(Budget::new((node.limits.memory_bytes_max / 2) as usize)),
+            lease: {
+                let group = group.clone();
+                Arc::new(move || group.lease_valid())
+            },
         },
         stomp_limits(&node),
         session_prefix(&node),
@@ -104,7 +118,10 @@ async fn stop(node: &Node, group: Group) {
             Err(_) => tracing::warn!("mastership was not handed over in time"),
         }
     }
-    if tokio::time::timeout(node.timers.shutdown, group.shutdown()).await.is_err() {
+    if tokio::time::timeout(node.timers.shutdown, group.shutdown())
+        .await
+        .is_err()
+    {
         tracing::warn!("the replica did not stop in time");
     }
 }
@@ -130,7 +147,9 @@ async fn serve_peers(mut peers: PeerListener, group: Group, door: Door) {
             if connection.purpose == DOOR {
                 door.enter_carried(connection.stream).await;
             } else if ferrymq_replication::purpose::is_replication(connection.purpose) {
-                group.serve(connection.purpose, connection.peer, connection.stream).await;
+                group
+                    .serve(connection.purpose, connection.peer, connection.stream)
+                    .await;
             } else {
                 tracing::debug!(purpose = connection.purpose.0, "a peer wants something unknown");
             }
@@ -153,15 +172,22 @@ fn peer_auth(node: &Node) -> anyhow::Result<PeerAuth> {
 
 /// The mesh secret, where one is configured.
 pub(crate) fn mesh_secret(node: &Node) -> anyhow::Result<Option<MeshSecret>> {
-    node.mesh.secret.as_ref().map(|secret| Ok(MeshSecret::new(secret.expose())?)).transpose()
+    node.mesh
+        .secret
+        .as_ref()
+        .map(|secret| Ok(MeshSecret::new(secret.expose())?))
+        .transpose()
 }
 
 /// By what this node is known to other groups; none where there is nothing to trust each other by.
 pub(crate) fn link_identity(node: &Node) -> anyhow::Result<Option<Identity>> {
     let name = PeerName::new(node.group.clone(), node.node)?;
     if let Some(files) = &node.mesh.certificates {
-        let files =
-            PemFiles { certificate: files.certificate.clone(), key: files.key.clone(), authorities: files.ca.clone() };
+        let files = PemFiles {
+            certificate: files.certificate.clone(),
+            key: files.key.clone(),
+            authorities: files.ca.clone(),
+        };
         return Ok(Some(Identity::from_pem(name, &files)?));
     }
     match mesh_secret(node)? {
@@ -177,17 +203,25 @@ async fn bind_peers(address: std::net::SocketAddr, auth: &PeerAuth) -> anyhow::R
 }
 
 async fn bind_console(node: &Node) -> anyhow::Result<Option<Console>> {
-    let Some(listen) = node.listen.admin else { return Ok(None) };
-    let console = Console::bind(ferrymq_console::Config { listen, hosts: Vec::new() })
-        .await
-        .with_context(|| format!("cannot listen for administration on {listen}; see [listen] admin"))?;
+    let Some(listen) = node.listen.admin else {
+        return Ok(None);
+    };
+    let console = Console::bind(ferrymq_console::Config {
+        listen,
+        hosts: Vec::new(),
+    })
+    .await
+    .with_context(|| format!("cannot listen for administration on {listen}; see [listen] admin"))?;
     Ok(Some(console))
 }
 
 fn open_journal(node: &Node) -> anyhow::Result<Journal> {
     let dir = node.data.join("journal");
     fs::create_dir_all(&dir).with_context(|| {
-        format!("the data directory {} cannot be made; correct `data` or its permissions", node.data.display())
+        format!(
+            "the data directory {} cannot be made; correct `data` or its permissions",
+            node.data.display()
+        )
     })?;
     let config = ferrymq_journal::Config {
         segment_bytes: node.store.segment_bytes,
@@ -212,7 +246,10 @@ fn group_config(node: &Node) -> ferrymq_replication::Config {
         election_timeout_min_ms: millis(node.timers.election_min),
         election_timeout_max_ms: millis(node.timers.election_max),
         snapshot_log_bytes: node.store.snapshot_log_bytes,
-        disk_reserve_bytes: node.store.reserve_bytes.max(node.store.segment_bytes),
+        // A store with small thresholds would otherwise never be smaller than the log kept for slaves that lag.
+        log_keep_bytes: node.store.snapshot_log_bytes / 4,
+        // Producers wait long before, see `store_reserve_bytes`: what is left is for acknowledgements.
+        disk_reserve_bytes: node.store.segment_bytes,
         ..ferrymq_replication::Config::new(node.group.clone(), node.node, members, node.data.clone())
     }
 }
@@ -221,7 +258,11 @@ fn group_config(node: &Node) -> ferrymq_replication::Config {
 pub(crate) fn address(member: &Member) -> NodeAddress {
     NodeAddress {
         peer: member.peer.clone(),
-        clients: member.stomp.iter().map(|stomp| ("stomp".to_owned(), stomp.clone())).collect(),
+        clients: member
+            .stomp
+            .iter()
+            .map(|stomp| ("stomp".to_owned(), stomp.clone()))
+            .collect(),
         link: member.link.clone(),
         admin: member.admin.clone(),
     }
@@ -229,7 +270,10 @@ pub(crate) fn address(member: &Member) -> NodeAddress {
 
 fn leader_config(node: &Node) -> anyhow::Result<LeaderConfig> {
     let dead_letter_queue = node.limits.dead_letter_queue.parse::<Destination>().with_context(|| {
-        format!("[limits] dead_letter_queue = {:?} is not a destination", node.limits.dead_letter_queue)
+        format!(
+            "[limits] dead_letter_queue = {:?} is not a destination",
+            node.limits.dead_letter_queue
+        )
     })?;
     Ok(LeaderConfig {
         dispatch: Limits {
@@ -241,6 +285,7 @@ fn leader_config(node: &Node) -> anyhow::Result<LeaderConfig> {
         outbox_bytes_max: node.limits.outbox_bytes_max as usize,
         transaction_bytes_max: TRANSACTION_BYTES_MAX,
         store_bytes_max: node.store.limit_bytes,
+        store_reserve_bytes: node.store.reserve_bytes.max(2 * node.store.segment_bytes) + TRANSACTION_BYTES_MAX as u64,
         connections_max: node.limits.connections_max as usize,
     })
 }
@@ -257,4 +302,3 @@ fn stomp_limits(node: &Node) -> StompLimits {
 fn session_prefix(node: &Node) -> String {
     format!("ID:{}-{}-{:x}", node.group, node.node, clock::now_ms())
 }
-

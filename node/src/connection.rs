@@ -23,9 +23,16 @@ use crate::{
 #[derive(Debug)]
 pub(crate) enum FromClient {
     /// It is there.
-    Opened { connection: ConnectionId, to: mpsc::UnboundedSender<ToClient>, outbox: Arc<Outbox> },
+    Opened {
+        connection: ConnectionId,
+        to: mpsc::UnboundedSender<ToClient>,
+        outbox: Arc<Outbox>,
+    },
     /// What its client asks for, in order.
-    Requests { connection: ConnectionId, requests: Vec<Request> },
+    Requests {
+        connection: ConnectionId,
+        requests: Vec<Request>,
+    },
     /// Its outbox has room again.
     Drained { connection: ConnectionId },
     /// It is gone.
@@ -49,7 +56,7 @@ pub(crate) enum ToClient {
 pub(crate) type LeaderHandle = mpsc::UnboundedSender<FromClient>;
 
 /// Bounds of one connection, in bytes.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(crate) struct ConnectionLimits {
     /// No more is read while so much of what was sent is unanswered.
     pub(crate) unanswered_bytes_max: usize,
@@ -57,12 +64,14 @@ pub(crate) struct ConnectionLimits {
     pub(crate) outbox_bytes_max: usize,
     /// No more is read from anybody while all together have so much unanswered.
     pub(crate) budget: Arc<Budget>,
+    /// Whether no other node can be master (P7).
+    pub(crate) lease: Arc<dyn Fn() -> bool + Send + Sync>,
 }
 
 const READ_BYTES: usize = 64 * 1024;
 const WRITE_SLICES_MAX: usize = 64;
-/// How often a connection that may not read looks whether it may again.
-const BUDGET_LOOK: Duration = Duration::from_millis(10);
+/// How often a connection that may not read or write looks whether it may again.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
 /// How long a closing connection may take to accept its last bytes.
 const LINGER: Duration = Duration::from_secs(5);
 
@@ -78,7 +87,14 @@ pub(crate) async fn run<S>(
 {
     let outbox = Arc::new(Outbox::new(limits.budget.clone()));
     let (to, from_leader) = mpsc::unbounded_channel();
-    if leader.send(FromClient::Opened { connection, to, outbox: outbox.clone() }).is_err() {
+    if leader
+        .send(FromClient::Opened {
+            connection,
+            to,
+            outbox: outbox.clone(),
+        })
+        .is_err()
+    {
         return;
     }
     let mut driven = Driven {
@@ -90,8 +106,9 @@ pub(crate) async fn run<S>(
         input: BytesMut::with_capacity(READ_BYTES),
         out: Output::new(),
         chunks: VecDeque::new(),
+        unflushed: false,
         held: Vec::new(),
-        unwritten: VecDeque::new(),
+        unwritten_bytes: 0,
         closing: None,
         begun: Instant::now(),
     };
@@ -114,20 +131,18 @@ struct Driven {
     out: Output,
     /// To be written.
     chunks: VecDeque<Bytes>,
-    /// To be asked once everything so far is written: an automatic acknowledgement follows its message.
+    /// Written to the socket's layers (TLS may hold some), and not yet flushed.
+    unflushed: bool,
+    /// Automatic acknowledgements, to be asked once their messages are written.
     held: Vec<Request>,
-    /// Message bytes that are in `chunks`, per batch of deliveries.
-    unwritten: VecDeque<usize>,
+    /// Message bytes that are in `chunks`.
+    unwritten_bytes: usize,
     closing: Option<String>,
     begun: Instant,
 }
 
 impl Driven {
-    async fn drive<S>(
-        &mut self,
-        stream: S,
-        mut from_leader: mpsc::UnboundedReceiver<ToClient>,
-    ) -> io::Result<String>
+    async fn drive<S>(&mut self, stream: S, mut from_leader: mpsc::UnboundedReceiver<ToClient>) -> io::Result<String>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
@@ -135,20 +150,20 @@ impl Driven {
         let outbox = self.outbox.clone();
         loop {
             if let Some(reason) = self.closing.take() {
-                let last = async {
-                    while !self.chunks.is_empty() {
-                        write_some(&mut writer, &mut self.chunks).await?;
-                    }
-                    writer.shutdown().await
-                };
-                // A client that does not take its last bytes shall not hold the connection open.
-                let _ = tokio::time::timeout(LINGER, last).await;
+                self.write_the_last(&mut writer).await;
                 return Ok(reason);
             }
-            let may_read =
-                !self.session.is_paused() && !outbox.is_full(self.limits.unanswered_bytes_max);
-            let may_take = self.chunks.is_empty();
-            let tick = self.session.next_tick_ms().map(|ms| self.begun + Duration::from_millis(ms));
+            let may_read = !self.session.is_paused() && !outbox.is_full(self.limits.unanswered_bytes_max);
+            let is_written = self.chunks.is_empty() && !self.unflushed;
+            // P7: messages that were handed out before the lease ended may be with another master's consumers by now.
+            let may_write = self.unwritten_bytes == 0 || (self.limits.lease)();
+            if !may_write && from_leader.is_closed() {
+                return Ok("this node is not the master any more".into());
+            }
+            let tick = self
+                .session
+                .next_tick_ms()
+                .map(|ms| self.begun + Duration::from_millis(ms));
             tokio::select! {
                 read = reader.read_buf(&mut self.input), if may_read => {
                     if read? == 0 {
@@ -157,13 +172,13 @@ impl Driven {
                     self.on_input();
                     self.input.reserve(READ_BYTES);
                 }
-                written = write_some(&mut writer, &mut self.chunks), if !self.chunks.is_empty() => {
-                    written?;
-                    if self.chunks.is_empty() {
+                written = write_or_flush(&mut writer, &mut self.chunks), if may_write && !is_written => {
+                    self.unflushed = written?;
+                    if !self.unflushed {
                         self.on_written();
                     }
                 }
-                told = from_leader.recv(), if may_take => match told {
+                told = from_leader.recv(), if is_written => match told {
                     Some(told) => {
                         self.on_told(told);
                         while let Ok(told) = from_leader.try_recv() {
@@ -172,7 +187,6 @@ impl Driven {
                                 break;
                             }
                         }
-                        self.settle();
                     }
                     None => {
                         let text = "this node is not the master any more; connect again";
@@ -182,13 +196,34 @@ impl Driven {
                     }
                 },
                 () = sleep_until(tick.unwrap_or_else(Instant::now).into()), if tick.is_some() => {
+                    if !may_read {
+                        self.session.on_throttled();
+                    }
                     self.session.on_tick(self.begun.elapsed().as_millis() as u64, &mut self.out);
                     self.settle();
                 }
                 () = outbox.wait_for_answer(), if !may_read => {}
-                // What others send fills the budget of all; their answers do not wake this task.
-                () = sleep(BUDGET_LOOK), if !may_read => {}
+                () = outbox.wait_for_end() => {
+                    return Ok("ended by the broker".into());
+                }
+                // What others send fills the budget of all, and the lease comes back by itself: nothing wakes this task.
+                () = sleep(LOOK_AGAIN), if !may_read || !may_write => {}
             }
+        }
+    }
+
+    /// Gives a closing connection its last bytes. A client that does not take them shall not hold it open; and the
+    /// automatic acknowledgements of what it did not take are not asked.
+    async fn write_the_last<W: AsyncWrite + Unpin>(&mut self, writer: &mut W) {
+        let last = async {
+            while !self.chunks.is_empty() {
+                write_some(writer, &mut self.chunks).await?;
+            }
+            writer.shutdown().await
+        };
+        if let Ok(Ok(())) = tokio::time::timeout(LINGER, last).await {
+            let held = std::mem::take(&mut self.held);
+            self.ask(held);
         }
     }
 
@@ -206,16 +241,25 @@ impl Driven {
                 if !self.input.is_empty() && !self.session.is_paused() {
                     self.session.on_bytes(&mut self.input, clock::now_ms(), &mut self.out);
                 }
+                self.settle();
             }
             ToClient::Deliveries(deliveries) => {
-                let bytes = deliveries.iter().map(|delivery| delivery.message.bytes().len()).sum();
                 for delivery in deliveries {
+                    self.unwritten_bytes += delivery.message.bytes().len();
                     self.session.on_delivery(delivery, &mut self.out);
                 }
-                self.unwritten.push_back(bytes);
+                // What a delivery asks for by itself is its automatic acknowledgement.
+                self.held.append(&mut self.out.requests);
+                self.settle();
             }
-            ToClient::BrowseEnd { subscription } => self.session.on_browse_end(subscription, &mut self.out),
-            ToClient::Failure(refusal) => self.session.on_failure(refusal, &mut self.out),
+            ToClient::BrowseEnd { subscription } => {
+                self.session.on_browse_end(subscription, &mut self.out);
+                self.settle();
+            }
+            ToClient::Failure(refusal) => {
+                self.session.on_failure(refusal, &mut self.out);
+                self.settle();
+            }
         }
     }
 
@@ -223,32 +267,23 @@ impl Driven {
     fn settle(&mut self) {
         self.chunks.extend(self.out.take_chunks());
         let requests = std::mem::take(&mut self.out.requests);
-        if self.chunks.is_empty() && self.held.is_empty() {
-            self.ask(requests);
-        } else if self.held.is_empty() && !requests.iter().any(is_acknowledgement) {
-            self.ask(requests);
-        } else {
-            self.held.extend(requests);
-        }
+        self.ask(requests);
         if let Some(close) = self.out.close.take() {
-            self.ask_held();
             self.closing.get_or_insert(close.reason);
         }
     }
 
     fn on_written(&mut self) {
         let full = self.outbox.unwritten_bytes() >= self.limits.outbox_bytes_max / 2;
-        self.outbox.written(self.unwritten.drain(..).sum());
-        self.ask_held();
-        if full {
-            // An error means that the master's loop has ended; its silence will close this connection.
-            let _ = self.leader.send(FromClient::Drained { connection: self.connection });
-        }
-    }
-
-    fn ask_held(&mut self) {
+        self.outbox.written(std::mem::take(&mut self.unwritten_bytes));
         let held = std::mem::take(&mut self.held);
         self.ask(held);
+        if full {
+            // An error means that the master's loop has ended; its silence will close this connection.
+            let _ = self.leader.send(FromClient::Drained {
+                connection: self.connection,
+            });
+        }
     }
 
     fn ask(&mut self, requests: Vec<Request>) {
@@ -257,12 +292,11 @@ impl Driven {
         }
         let bytes: usize = requests.iter().map(request_bytes).sum();
         self.outbox.take_in(bytes);
-        let _ = self.leader.send(FromClient::Requests { connection: self.connection, requests });
+        let _ = self.leader.send(FromClient::Requests {
+            connection: self.connection,
+            requests,
+        });
     }
-}
-
-fn is_acknowledgement(request: &Request) -> bool {
-    matches!(request, Request::Acknowledge { token: None, transaction: None, .. })
 }
 
 /// What a request counts as unanswered until the master's loop has dealt with it, in bytes.
@@ -273,10 +307,24 @@ pub(crate) fn request_bytes(request: &Request) -> usize {
     }
 }
 
+/// Goes one step on with what is to be written; true while something is left to be written or flushed.
+async fn write_or_flush<W: AsyncWrite + Unpin>(writer: &mut W, chunks: &mut VecDeque<Bytes>) -> io::Result<bool> {
+    if chunks.is_empty() {
+        writer.flush().await?;
+        return Ok(false);
+    }
+    write_some(writer, chunks).await?;
+    Ok(true)
+}
+
 /// Writes as much as the socket takes at once.
 async fn write_some<W: AsyncWrite + Unpin>(writer: &mut W, chunks: &mut VecDeque<Bytes>) -> io::Result<()> {
     let mut written = {
-        let slices: Vec<IoSlice<'_>> = chunks.iter().take(WRITE_SLICES_MAX).map(|chunk| IoSlice::new(chunk)).collect();
+        let slices: Vec<IoSlice<'_>> = chunks
+            .iter()
+            .take(WRITE_SLICES_MAX)
+            .map(|chunk| IoSlice::new(chunk))
+            .collect();
         writer.write_vectored(&slices).await?
     };
     if written == 0 {

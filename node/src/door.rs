@@ -66,7 +66,17 @@ impl Door {
         session_prefix: String,
     ) -> Self {
         let next_connection = AtomicU64::new(1);
-        Self { shared: Arc::new(Shared { current, role, auth, limits, stomp, session_prefix, next_connection }) }
+        Self {
+            shared: Arc::new(Shared {
+                current,
+                role,
+                auth,
+                limits,
+                stomp,
+                session_prefix,
+                next_connection,
+            }),
+        }
     }
 
     /// Takes a client in, from its first byte to its last.
@@ -81,12 +91,13 @@ impl Door {
                         return;
                     }
                 }
-                Role::Slave { master: Some((node, address)), .. } => {
-                    match self.dial(node, &address, from).await {
-                        Ok(carrier) => return self.carry(stream, carrier, node).await,
-                        Err(error) => tracing::debug!(%from, node, %error, "the master cannot be reached for a client"),
-                    }
-                }
+                Role::Slave {
+                    master: Some((node, address)),
+                    ..
+                } => match self.dial(node, &address, from).await {
+                    Ok(carrier) => return self.carry(stream, carrier, node).await,
+                    Err(error) => tracing::debug!(%from, node, %error, "the master cannot be reached for a client"),
+                },
                 Role::Slave { master: None, .. } => {}
             }
             // A master that has just died is still believed in for a moment: look again soon.
@@ -123,7 +134,9 @@ impl Door {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send,
     {
-        let Some(current) = self.shared.current.borrow().clone() else { return false };
+        let Some(current) = self.shared.current.borrow().clone() else {
+            return false;
+        };
         let connection = self.shared.next_connection.fetch_add(1, Ordering::Relaxed);
         let session = Box::new(self.session(connection));
         connection::run(stream, session, connection, current.clients, self.shared.limits.clone()).await;
@@ -131,7 +144,10 @@ impl Door {
     }
 
     fn session(&self, connection: u64) -> StompSession {
-        StompSession::new(format!("{}-{connection}", self.shared.session_prefix), self.shared.stomp.clone())
+        StompSession::new(
+            format!("{}-{connection}", self.shared.session_prefix),
+            self.shared.stomp.clone(),
+        )
     }
 
     async fn dial(&self, node: NodeId, address: &NodeAddress, from: SocketAddr) -> anyhow::Result<PeerStream> {
@@ -166,7 +182,10 @@ impl Door {
         let mut out = Output::new();
         let mut input = BytesMut::new();
         let arrived = stream.try_read_buf(&mut input);
-        tracing::debug!(arrived = arrived.unwrap_or(0), "a client is turned away: the group has no master");
+        tracing::debug!(
+            arrived = arrived.unwrap_or(0),
+            "a client is turned away: the group has no master"
+        );
         let text = "this group has no master: a majority of its nodes is not reachable; connect again later";
         session.on_failure(Refusal::new(RefusalKind::NoQuorum, text), &mut out);
         for chunk in out.take_chunks() {

@@ -12,7 +12,7 @@ mod request;
 mod status;
 
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque, hash_map::RandomState},
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque, hash_map::RandomState},
     hash::BuildHasher,
     time::Duration,
 };
@@ -27,8 +27,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::{clock, connection::FromClient, mesh::MeshStarter};
 use client::Client;
-pub(crate) use mesh::MeshPort;
 use mesh::Bridges;
+pub(crate) use mesh::MeshPort;
 use outcome::Pending;
 
 /// What the loop is told once, at its start.
@@ -41,6 +41,8 @@ pub(crate) struct LeaderConfig {
     pub(crate) transaction_bytes_max: usize,
     /// Bytes that the journal may take on disk; producers wait beyond it.
     pub(crate) store_bytes_max: u64,
+    /// Disk that must stay free; producers wait below it. Far above what the log itself needs to go on.
+    pub(crate) store_reserve_bytes: u64,
     /// Client connections at one time.
     pub(crate) connections_max: usize,
 }
@@ -51,7 +53,10 @@ pub(crate) enum Ask {
     /// What goes on here.
     Status(oneshot::Sender<serde_json::Value>),
     /// Take back what is under offer to a lost group of this name.
-    Reclaim { group: String, answer: oneshot::Sender<Result<u64, String>> },
+    Reclaim {
+        group: String,
+        answer: oneshot::Sender<Result<u64, String>>,
+    },
 }
 
 /// How a term ended.
@@ -67,6 +72,8 @@ pub(crate) enum Ended {
 const TICK: Duration = Duration::from_millis(100);
 /// Ticks between two looks at temporary queues that a fail-over has left without their connection.
 const SWEEP_TICKS: u64 = 100;
+/// Ticks between two looks at the room in the store.
+const STORE_TICKS: u64 = 2;
 /// Messages from clients taken in before the round ends.
 const ROUND_MAX: usize = 1024;
 
@@ -97,7 +104,7 @@ pub(crate) struct Leader {
     in_doubt: bool,
     ticks: u64,
     /// Temporary queues that had no consumer at the last look.
-    idle_temporary: Vec<Destination>,
+    idle_temporary: BTreeSet<Destination>,
 }
 
 /// One consumer or subscriber as its session knows it.
@@ -127,7 +134,7 @@ impl Leader {
             fatal: None,
             in_doubt: false,
             ticks: 0,
-            idle_temporary: Vec::new(),
+            idle_temporary: BTreeSet::new(),
             group,
             term,
             attached_index: 0,
@@ -185,6 +192,8 @@ impl Leader {
                         self.on_tick();
                     }
                 }
+                // Rounds are bounded; between them everybody else has a turn.
+                () = tokio::task::yield_now(), if begun && self.dispatcher.is_dirty() && self.group.lease_valid() => {}
             }
             if let Some(text) = self.fatal.take() {
                 self.group.detach();
@@ -200,7 +209,11 @@ impl Leader {
             self.end_round();
         }
         self.group.detach();
-        tracing::info!(term = self.term, in_doubt = self.in_doubt, "this node's term as master has ended");
+        tracing::info!(
+            term = self.term,
+            in_doubt = self.in_doubt,
+            "this node's term as master has ended"
+        );
         Ended::Deposed
     }
 
@@ -233,7 +246,11 @@ impl Leader {
 
     fn on_event(&mut self, event: GroupEvent) {
         match event {
-            GroupEvent::Applied { index, effects, results } => {
+            GroupEvent::Applied {
+                index,
+                effects,
+                results,
+            } => {
                 // What came before is contained in the state that this loop began with.
                 if !effects.is_empty() && index > self.attached_index {
                     self.on_effects(&effects);
@@ -262,7 +279,9 @@ impl Leader {
         if self.ticks.is_multiple_of(SWEEP_TICKS) {
             self.sweep_temporary();
         }
-        self.look_at_store();
+        if self.ticks.is_multiple_of(STORE_TICKS) {
+            self.look_at_store();
+        }
         self.tick_mesh();
     }
 
@@ -270,8 +289,11 @@ impl Leader {
     /// that has had no consumer at two looks is taken for such a one.
     fn sweep_temporary(&mut self) {
         let group = self.group.clone();
-        let idle: Vec<Destination> = group.with_broker(|broker| {
-            let temporary = broker.queues().iter().filter(|queue| queue.destination().kind().is_temporary());
+        let idle: BTreeSet<Destination> = group.with_broker(|broker| {
+            let temporary = broker
+                .queues()
+                .iter()
+                .filter(|queue| queue.destination().kind().is_temporary());
             temporary
                 .filter(|queue| self.dispatcher.counts(queue.id).0 == 0)
                 .map(|queue| queue.destination().clone())
@@ -280,7 +302,10 @@ impl Leader {
         let before = std::mem::take(&mut self.idle_temporary);
         for destination in idle.iter().filter(|destination| before.contains(destination)) {
             let destination = destination.clone();
-            let command = Command::DeleteDestination(DeleteDestination { destination, if_empty: false });
+            let command = Command::DeleteDestination(DeleteDestination {
+                destination,
+                if_empty: false,
+            });
             self.submit(command.encode(), Pending::Nobody);
         }
         self.idle_temporary = idle;
@@ -289,7 +314,7 @@ impl Leader {
     /// Sends wait while the disk has no room or the journal is at its limit, and go on when there is room again.
     fn look_at_store(&mut self) {
         let on_disk = self.group.status().journal.get("bytes_on_disk").copied().unwrap_or(0);
-        let full = !self.group.has_room(1) || on_disk > self.config.store_bytes_max;
+        let full = !self.group.has_room(self.config.store_reserve_bytes) || on_disk > self.config.store_bytes_max;
         if full != self.store_full {
             if full {
                 tracing::warn!("the store is full: producers wait until there is room (see [store] limit and reserve)");

@@ -7,18 +7,18 @@ mod cli;
 
 mod boot;
 
-mod listener;
-mod door;
 mod connection;
-mod outbox;
+mod door;
 mod ingress;
 mod leader;
+mod listener;
+mod outbox;
 
-mod terms;
-mod mesh;
 mod admin;
 mod clock;
 mod crash;
+mod mesh;
+mod terms;
 
 use std::process::ExitCode;
 

@@ -79,7 +79,11 @@ impl MeshStarter {
             name: node.group.clone(),
             node: node.node,
             endpoints: resolve(&advertised, listen).await,
-            config: ferrymq_discovery::Config { uris, secret_key, ..ferrymq_discovery::Config::default() },
+            config: ferrymq_discovery::Config {
+                uris,
+                secret_key,
+                ..ferrymq_discovery::Config::default()
+            },
             peers: peers_sender,
             stats,
         }));
@@ -100,7 +104,10 @@ impl MeshStarter {
             },
         });
         links.redirect();
-        Ok(Self { links: Some(links), discovery })
+        Ok(Self {
+            links: Some(links),
+            discovery,
+        })
     }
 
     /// What discovery has heard, for status.
@@ -137,7 +144,11 @@ impl MeshStarter {
                 }
             }
         });
-        let running = RunningMesh { links, driver: Some(driver), feeders: vec![tell, feed] };
+        let running = RunningMesh {
+            links,
+            driver: Some(driver),
+            feeders: vec![tell, feed],
+        };
         Some(MeshPort { input, output, running })
     }
 }
@@ -200,7 +211,10 @@ async fn follow_master(group: Group, master: watch::Sender<Vec<String>>) {
     let mut role = group.role();
     loop {
         let endpoints = match &*role.borrow_and_update() {
-            Role::Slave { master: Some((_, address)), .. } => address.link.clone().into_iter().collect(),
+            Role::Slave {
+                master: Some((_, address)),
+                ..
+            } => address.link.clone().into_iter().collect(),
             _ => Vec::new(),
         };
         master.send_replace(endpoints);

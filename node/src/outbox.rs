@@ -3,7 +3,7 @@
 
 use std::sync::{
     Arc,
-    atomic::{AtomicUsize, Ordering},
+    atomic::{AtomicBool, AtomicUsize, Ordering},
 };
 
 use tokio::sync::Notify;
@@ -17,7 +17,10 @@ pub(crate) struct Budget {
 
 impl Budget {
     pub(crate) fn new(max: usize) -> Self {
-        Self { unanswered: AtomicUsize::new(0), max }
+        Self {
+            unanswered: AtomicUsize::new(0),
+            max,
+        }
     }
 
     /// True where no client shall be read from for now.
@@ -36,11 +39,21 @@ pub(crate) struct Outbox {
     unanswered: AtomicUsize,
     /// Told when sends were answered.
     answered: Notify,
+    /// The master's loop wants the connection to end, whether its client reads or not.
+    ended: AtomicBool,
+    ending: Notify,
 }
 
 impl Outbox {
     pub(crate) fn new(budget: Arc<Budget>) -> Self {
-        Self { budget, unwritten: AtomicUsize::new(0), unanswered: AtomicUsize::new(0), answered: Notify::new() }
+        Self {
+            budget,
+            unwritten: AtomicUsize::new(0),
+            unanswered: AtomicUsize::new(0),
+            answered: Notify::new(),
+            ended: AtomicBool::new(false),
+            ending: Notify::new(),
+        }
     }
 
     pub(crate) fn unwritten_bytes(&self) -> usize {
@@ -72,7 +85,26 @@ impl Outbox {
 
     /// No more shall be read for now: of this client, or of all.
     pub(crate) fn is_full(&self, unanswered_bytes_max: usize) -> bool {
-        self.unanswered_bytes() >= unanswered_bytes_max || self.budget.is_spent()
+        // Whoever has nothing unanswered may always be heard: it may be a consumer whose acknowledgements make room.
+        let own = self.unanswered_bytes();
+        own >= unanswered_bytes_max || (own > 0 && self.budget.is_spent())
+    }
+
+    /// Ends the connection at once.
+    pub(crate) fn end(&self) {
+        self.ended.store(true, Ordering::Relaxed);
+        self.ending.notify_one();
+    }
+
+    pub(crate) fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::Relaxed)
+    }
+
+    /// Completes when the connection shall end at once.
+    pub(crate) async fn wait_for_end(&self) {
+        while !self.has_ended() {
+            self.ending.notified().await;
+        }
     }
 
     /// Completes when something was answered since the last call.
@@ -84,6 +116,8 @@ impl Outbox {
 impl Drop for Outbox {
     fn drop(&mut self) {
         // What was never answered, because the connection or the term ended first, is nobody's any more.
-        self.budget.unanswered.fetch_sub(self.unanswered_bytes(), Ordering::Relaxed);
+        self.budget
+            .unanswered
+            .fetch_sub(self.unanswered_bytes(), Ordering::Relaxed);
     }
 }

@@ -52,7 +52,9 @@ pub(crate) async fn run(
         let (asks, from_operators) = mpsc::unbounded_channel();
         current.send_replace(Some(Current { clients, asks }));
         let leader = Leader::new(group.clone(), term, config.clone(), mesh.clone());
-        let ended = leader.run(&mut events, from_clients, from_operators, group.role()).await;
+        let ended = leader
+            .run(&mut events, from_clients, from_operators, group.role())
+            .await;
         current.send_replace(None);
         if let Ended::Fatal(text) = ended {
             return text;

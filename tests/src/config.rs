@@ -1,10 +1,16 @@
 //! Writes a node's configuration file, as a user would.
 
-use std::{fmt::Write, path::Path};
+use std::{
+    fmt::Write,
+    net::{Ipv4Addr, SocketAddr},
+    path::Path,
+};
 
-/// The ports of one node, all on loopback.
+/// Where one node listens.
 #[derive(Debug, Clone, Copy)]
 pub struct NodePorts {
+    /// Loopback, or a machine's address in a [`crate::net::Net`].
+    pub host: Ipv4Addr,
     /// STOMP clients.
     pub stomp: u16,
     /// The other nodes of the group.
@@ -13,6 +19,13 @@ pub struct NodePorts {
     pub link: u16,
     /// Administration.
     pub admin: u16,
+}
+
+impl NodePorts {
+    /// The admin port with its host.
+    pub fn admin_address(&self) -> SocketAddr {
+        (self.host, self.admin).into()
+    }
 }
 
 /// What stands in the files of all nodes of a group.
@@ -42,6 +55,7 @@ impl GroupConfig {
             let _ = writeln!(out, "\n[members]");
             for (at, node) in self.nodes.iter().enumerate() {
                 let NodePorts {
+                    host,
                     stomp,
                     peer,
                     link,
@@ -49,13 +63,14 @@ impl GroupConfig {
                 } = node;
                 let _ = writeln!(
                     out,
-                    "{} = {{ peer = \"127.0.0.1:{peer}\", stomp = \"127.0.0.1:{stomp}\", link = \"127.0.0.1:{link}\", \
-                     admin = \"127.0.0.1:{admin}\" }}",
+                    "{} = {{ peer = \"{host}:{peer}\", stomp = \"{host}:{stomp}\", link = \"{host}:{link}\", \
+                     admin = \"{host}:{admin}\" }}",
                     at + 1
                 );
             }
         }
         let NodePorts {
+            host,
             stomp,
             peer,
             link,
@@ -63,10 +78,10 @@ impl GroupConfig {
         } = ports;
         let _ = writeln!(
             out,
-            "\n[listen]\nstomp = \"127.0.0.1:{stomp}\"\npeer = \"127.0.0.1:{peer}\"\nadmin = \"127.0.0.1:{admin}\""
+            "\n[listen]\nstomp = \"{host}:{stomp}\"\npeer = \"{host}:{peer}\"\nadmin = \"{host}:{admin}\""
         );
         if let Some(secret) = &self.secret {
-            let _ = writeln!(out, "link = \"127.0.0.1:{link}\"\n\n[mesh]\nsecret = {secret:?}");
+            let _ = writeln!(out, "link = \"{host}:{link}\"\n\n[mesh]\nsecret = {secret:?}");
             let _ = writeln!(out, "connectors = {:?}", self.connectors);
         }
         if !self.more.contains("[store]") {

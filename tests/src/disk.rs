@@ -67,6 +67,18 @@ impl PowerDisk {
         &self.mount
     }
 
+    /// Bytes that were written to the device since it was made, those of the file system itself included
+    /// (`/sys/block/loopN/stat`, "write sectors" of 512 bytes each).
+    ///
+    /// # Panics
+    /// Where the kernel does not tell.
+    pub fn bytes_written(&self) -> u64 {
+        let name = self.device.trim_start_matches("/dev/");
+        let stat = std::fs::read_to_string(format!("/sys/block/{name}/stat")).expect("a loop device has a stat file");
+        let sectors: Option<u64> = stat.split_whitespace().nth(6).and_then(|field| field.parse().ok());
+        sectors.expect("the seventh field is a number") * 512
+    }
+
     /// Cuts the power: from here on nothing reaches the disk, and what was not synced never will.
     ///
     /// # Panics

@@ -1,6 +1,6 @@
 //! One group: its nodes, and who of them is master.
 
-use std::{path::Path, time::Duration};
+use std::{net::Ipv4Addr, path::Path, time::Duration};
 
 use serde_json::Value;
 
@@ -38,6 +38,7 @@ impl GroupOfNodes {
     /// Ports for so many nodes.
     pub fn ports(ports: &mut Ports, nodes: usize) -> Vec<NodePorts> {
         let one = |ports: &mut Ports| NodePorts {
+            host: Ipv4Addr::LOCALHOST,
             stomp: ports.free(),
             peer: ports.free(),
             link: ports.free(),
@@ -127,7 +128,8 @@ impl GroupOfNodes {
     #[track_caller]
     pub fn step_down(&self) -> usize {
         let master = self.master();
-        let (status, answer) = http::post(self.nodes[master].ports.admin, "/api/step-down", "").expect("it answers");
+        let (status, answer) =
+            http::post_at(self.nodes[master].ports.admin_address(), "/api/step-down", "").expect("it answers");
         assert_eq!(status, 200, "{answer}");
         answer["master"].as_u64().expect("the answer names the new master") as usize - 1
     }

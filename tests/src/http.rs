@@ -2,7 +2,7 @@
 
 use std::{
     io::{Read, Write},
-    net::TcpStream,
+    net::{SocketAddr, TcpStream},
     time::Duration,
 };
 
@@ -17,7 +17,15 @@ const TIMEOUT: Duration = Duration::from_secs(3);
 /// # Errors
 /// Where nobody answers, or not with JSON.
 pub fn get(port: u16, path: &str) -> anyhow::Result<(u16, Value)> {
-    request(port, "GET", path, "")
+    get_at(([127, 0, 0, 1], port).into(), path)
+}
+
+/// `GET path`, anywhere.
+///
+/// # Errors
+/// As [`get`].
+pub fn get_at(address: SocketAddr, path: &str) -> anyhow::Result<(u16, Value)> {
+    request(address, "GET", path, "")
 }
 
 /// `POST path` with a JSON body, which may be empty.
@@ -25,17 +33,24 @@ pub fn get(port: u16, path: &str) -> anyhow::Result<(u16, Value)> {
 /// # Errors
 /// Where nobody answers, or not with JSON.
 pub fn post(port: u16, path: &str, body: &str) -> anyhow::Result<(u16, Value)> {
-    request(port, "POST", path, body)
+    post_at(([127, 0, 0, 1], port).into(), path, body)
 }
 
-fn request(port: u16, method: &str, path: &str, body: &str) -> anyhow::Result<(u16, Value)> {
-    let address = std::net::SocketAddr::from(([127, 0, 0, 1], port));
+/// `POST path`, anywhere.
+///
+/// # Errors
+/// As [`post`].
+pub fn post_at(address: SocketAddr, path: &str, body: &str) -> anyhow::Result<(u16, Value)> {
+    request(address, "POST", path, body)
+}
+
+fn request(address: SocketAddr, method: &str, path: &str, body: &str) -> anyhow::Result<(u16, Value)> {
     let mut stream = TcpStream::connect_timeout(&address, TIMEOUT)?;
     // A change such as step-down answers when it is done.
     stream.set_read_timeout(Some(if method == "GET" { TIMEOUT } else { 10 * TIMEOUT }))?;
     write!(
         stream,
-        "{method} {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nX-FerryMQ: 1\r\nConnection: close\r\n\
+        "{method} {path} HTTP/1.1\r\nHost: {address}\r\nX-FerryMQ: 1\r\nConnection: close\r\n\
          Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
         body.len()
     )?;

@@ -14,6 +14,7 @@ pub mod load;
 pub mod stomp;
 
 pub mod disk;
+pub mod net;
 
 pub mod binary;
 pub mod http;

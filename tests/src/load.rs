@@ -18,6 +18,8 @@ const WINDOW: usize = 100;
 const PREFETCH: u32 = 200;
 /// Pause before the next address, so that a group without a master isn't flooded.
 const RETRY: Duration = Duration::from_millis(20);
+/// A broker that gives no receipt for so long is left.
+const SILENCE_MAX: Duration = Duration::from_secs(4);
 /// How long one read waits before the thread looks whether it shall end.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -128,7 +130,7 @@ fn send_over(
                 unreceipted.retain(|waiting| *waiting != number);
                 heard = Instant::now();
             }
-            None => anyhow::ensure!(heard.elapsed() < crate::stomp::ANSWER_MAX, "no receipt for long"),
+            None => anyhow::ensure!(heard.elapsed() < SILENCE_MAX, "no receipt for long"),
         }
     }
     Ok(())

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use crate::{GroupOfNodes, History, config::GroupConfig, ports::Ports, scratch::Scratch, wait_until};
+use crate::{GroupOfNodes, History, config::GroupConfig, net::Net, ports::Ports, scratch::Scratch, wait_until};
 
 /// How long two groups may take to find and trust each other.
 pub const LINK_MAX: Duration = Duration::from_secs(30);
@@ -30,6 +30,7 @@ pub struct MeshBuilder {
     discovery: Discovery,
     more: String,
     data: Option<PathBuf>,
+    net: Option<Net>,
 }
 
 /// Running groups. Order of the fields: processes end before their directory goes.
@@ -39,6 +40,8 @@ pub struct Mesh {
     pub groups: Vec<GroupOfNodes>,
     links: Vec<(usize, usize)>,
     scratch: Scratch,
+    /// Where the nodes run on machines of their own: in the order of the groups, number 1 first.
+    pub net: Option<Net>,
     _ports: Ports,
 }
 
@@ -52,6 +55,7 @@ impl MeshBuilder {
             discovery: Discovery::Static,
             more: String::new(),
             data: None,
+            net: None,
         }
     }
 
@@ -90,6 +94,13 @@ impl MeshBuilder {
         self
     }
 
+    /// Each node runs on a machine of its own, whose network can be cut.
+    #[must_use]
+    pub fn on_machines(mut self) -> Self {
+        self.net = Some(Net::new(self.groups.iter().map(|(_, nodes)| nodes).sum()));
+        self
+    }
+
     /// Starts all nodes; waits for a master of each group and for every link.
     #[track_caller]
     pub fn start(self) -> Mesh {
@@ -115,10 +126,16 @@ impl MeshBuilder {
             configs.push(GroupConfig {
                 name: name.clone(),
                 nodes: GroupOfNodes::ports(&mut ports, *nodes),
-                secret: (self.groups.len() > 1).then(|| "a secret for tests only".to_owned()),
+                secret: (self.groups.len() > 1 || self.net.is_some()).then(|| "a secret for tests only".to_owned()),
                 more: self.more.clone(),
                 connectors: Vec::new(),
             });
+        }
+        let hosts = configs.iter_mut().flat_map(|config| &mut config.nodes);
+        for (machine, node) in hosts.enumerate() {
+            if let Some(net) = &self.net {
+                node.host = net.address(machine);
+            }
         }
         // Tests that run at the same time must not find each other's groups.
         let name = format!("test-{}", std::process::id());
@@ -128,7 +145,7 @@ impl MeshBuilder {
                     let list: Vec<String> = configs[other]
                         .nodes
                         .iter()
-                        .map(|node| format!("tcp://127.0.0.1:{}", node.link))
+                        .map(|node| format!("tcp://{}:{}", node.host, node.link))
                         .collect();
                     configs[one].connectors.push(format!("static:({})", list.join(",")));
                 }
@@ -150,10 +167,15 @@ impl MeshBuilder {
                 data.join(format!("{}{number}", config.name))
             })
         });
+        let mut groups: Vec<GroupOfNodes> = groups.collect();
+        for (machine, node) in groups.iter_mut().flat_map(|group| &mut group.nodes).enumerate() {
+            node.namespace = self.net.as_ref().map(|net| net.namespace(machine));
+        }
         Mesh {
-            groups: groups.collect(),
+            groups,
             links: self.links,
             scratch,
+            net: self.net,
             _ports: ports,
         }
     }

@@ -27,6 +27,8 @@ pub struct NodeProcess {
     data: PathBuf,
     log: PathBuf,
     environment: Vec<(String, String)>,
+    /// The network namespace that it runs in, if any.
+    pub(crate) namespace: Option<String>,
     child: Option<Child>,
 }
 
@@ -46,6 +48,7 @@ impl NodeProcess {
             data: data.to_owned(),
             log,
             environment: Vec::new(),
+            namespace: None,
             child: None,
         }
     }
@@ -90,7 +93,7 @@ impl NodeProcess {
         let name = self.name.clone();
         wait_until(&format!("{name} answers at its admin port"), START_MAX, || {
             self.assert_alive();
-            http::get(self.ports.admin, "/api/health").is_ok()
+            http::get_at(self.ports.admin_address(), "/api/health").is_ok()
         });
     }
 
@@ -107,7 +110,16 @@ impl NodeProcess {
             .open(&self.log)
             .expect("a log can be written");
         let also: File = log.try_clone().expect("a file handle can be doubled");
-        let child = Command::new(binary::ferrymq())
+        let mut command = match &self.namespace {
+            None => Command::new(binary::ferrymq()),
+            Some(namespace) => {
+                // It becomes the program, so the process is the same.
+                let mut command = Command::new("ip");
+                command.args(["netns", "exec", namespace]).arg(binary::ferrymq());
+                command
+            }
+        };
+        let child = command
             .args(["serve", "--config"])
             .arg(&self.config)
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
@@ -240,7 +252,7 @@ impl NodeProcess {
 
     /// `GET /api/status`; none where the node does not answer.
     pub fn status(&self) -> Option<Value> {
-        http::get(self.ports.admin, "/api/status")
+        http::get_at(self.ports.admin_address(), "/api/status")
             .ok()
             .map(|(_, status)| status)
     }
@@ -255,7 +267,7 @@ impl NodeProcess {
 
     /// Address for STOMP clients.
     pub fn address(&self) -> String {
-        format!("127.0.0.1:{}", self.ports.stomp)
+        format!("{}:{}", self.ports.host, self.ports.stomp)
     }
 }
 

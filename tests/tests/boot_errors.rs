@@ -1,5 +1,7 @@
 //! A node that cannot start says why and how to cure it, with the right exit code, before it has touched anything.
 
+#![allow(clippy::unwrap_used)] // Also in what the tests share, where the lint does not see that it is one.
+
 use std::{fs, net::TcpListener, process::Command, time::Duration};
 
 use ferrymq_tests::{GroupOfNodes, Mesh, MeshBuilder, binary};

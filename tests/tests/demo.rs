@@ -1,5 +1,7 @@
 //! `ferrymq demo`, as the README tells newcomers to run it: it must keep its promises, and leave nothing behind.
 
+#![allow(clippy::unwrap_used)] // Also in what the tests share, where the lint does not see that it is one.
+
 use std::{
     fs,
     io::{BufRead, BufReader},

@@ -1,5 +1,7 @@
 //! Two groups of three, six processes: what is sent on any node of one is consumed on any node of the other, once.
 
+#![allow(clippy::unwrap_used)] // Also in what the tests share, where the lint does not see that it is one.
+
 use std::{
     sync::Arc,
     time::{Duration, Instant},

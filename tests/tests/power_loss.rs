@@ -3,6 +3,8 @@
 //! `kill -9` cannot show this, because what was written survives it in the page cache. Each node's data lies on a file
 //! system of its own that is shut down as it stands; what was not synced is gone.
 
+#![allow(clippy::unwrap_used)] // Also in what the tests share, where the lint does not see that it is one.
+
 use std::{path::Path, sync::Arc, time::Duration};
 
 use ferrymq_tests::{

@@ -1,6 +1,8 @@
 //! A client that we did not write: unmodified stomp.py from PyPI, whose suite in tests/clients/python runs against a
 //! mesh of two groups.
 
+#![allow(clippy::unwrap_used)] // Also in what the tests share, where the lint does not see that it is one.
+
 use std::{
     fs::File,
     path::{Path, PathBuf},

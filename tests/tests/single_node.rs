@@ -1,5 +1,7 @@
 //! A group of one, as a STOMP client sees it: what a message broker is expected to do, by itself and after `kill -9`.
 
+#![allow(clippy::unwrap_used)] // Also in what the tests share, where the lint does not see that it is one.
+
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ferrymq_tests::{Frame, Mesh, Stomp, stomp::ANSWER_MAX, wait_until};

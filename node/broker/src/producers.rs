@@ -10,8 +10,20 @@ use foldhash::fast::FixedState;
 
 /// Producers remembered at most; the longest silent are forgotten first.
 pub const PRODUCERS_MAX: usize = 100_000;
-/// Gaps remembered for one producer at most; what was in the lowest ones counts as seen.
-pub const GAPS_MAX: usize = 16;
+/// Gaps remembered for one producer at most; a message that would open one more is refused, because to guess about it
+/// later would lose or double another.
+pub const GAPS_MAX: usize = 1024;
+
+/// What a number is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Admission {
+    /// New, and remembered now.
+    New,
+    /// That of a resend.
+    Seen,
+    /// New, and more than can be remembered.
+    TooManyGaps,
+}
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Seen {
@@ -44,41 +56,44 @@ impl Seen {
         }
     }
 
-    fn admit(&mut self, sequence: u64, index: u64) -> bool {
-        let new = if sequence > self.highest {
+    fn admit(&mut self, sequence: u64, index: u64) -> Admission {
+        if sequence > self.highest {
             if sequence - self.highest > 1 {
+                if self.gaps.len() >= GAPS_MAX {
+                    return Admission::TooManyGaps;
+                }
                 self.gaps.push((self.highest + 1, sequence - 1));
             }
             self.highest = sequence;
-            true
         } else {
-            self.fill(sequence)
-        };
-        if new {
-            self.index = index;
-            if self.gaps.len() > GAPS_MAX {
-                self.gaps.remove(0);
+            match self.fill(sequence) {
+                Admission::New => {}
+                other => return other,
             }
         }
-        new
+        self.index = index;
+        Admission::New
     }
 
-    /// Takes the number out of its gap; false where it is in none.
-    fn fill(&mut self, sequence: u64) -> bool {
+    /// Takes the number out of its gap.
+    fn fill(&mut self, sequence: u64) -> Admission {
         let at = self.gaps.partition_point(|&(_, last)| last < sequence);
         let Some(&(first, last)) = self.gaps.get(at).filter(|&&(first, _)| first <= sequence) else {
-            return false;
+            return Admission::Seen;
         };
         let below = (first < sequence).then(|| (first, sequence - 1));
         let above = (sequence < last).then(|| (sequence + 1, last));
+        if below.is_some() && above.is_some() && self.gaps.len() >= GAPS_MAX {
+            return Admission::TooManyGaps;
+        }
         self.gaps.splice(at..=at, below.into_iter().chain(above));
-        true
+        Admission::New
     }
 }
 
 impl Producers {
-    /// True where the number is new, which is remembered; false for a resend.
-    pub(crate) fn admit(&mut self, id: &str, sequence: u64, index: u64) -> bool {
+    /// What the number is; a new one is remembered.
+    pub(crate) fn admit(&mut self, id: &str, sequence: u64, index: u64) -> Admission {
         if let Some(seen) = self.seen.get_mut(id) {
             return seen.admit(sequence, index);
         }
@@ -86,7 +101,7 @@ impl Producers {
             self.forget_the_longest_silent();
         }
         self.seen.insert(id.into(), Seen::first(sequence, index));
-        true
+        Admission::New
     }
 
     /// Producers remembered.
@@ -125,19 +140,25 @@ impl Producers {
 mod tests {
     use super::*;
 
+    impl Producers {
+        fn is_new(&mut self, id: &str, sequence: u64, index: u64) -> bool {
+            self.admit(id, sequence, index) == Admission::New
+        }
+    }
+
     #[test]
     fn a_resend_is_recognised_and_the_table_is_bounded() {
         let mut producers = Producers::default();
-        assert!(producers.admit("p", 1, 1));
-        assert!(!producers.admit("p", 1, 2));
-        assert!(producers.admit("p", 2, 3));
-        assert!(!producers.admit("p", 2, 4));
+        assert!(producers.is_new("p", 1, 1));
+        assert!(!producers.is_new("p", 1, 2));
+        assert!(producers.is_new("p", 2, 3));
+        assert!(!producers.is_new("p", 2, 4));
         for i in 0..PRODUCERS_MAX as u64 {
-            producers.admit(&format!("q{i}"), 1, 10 + i);
+            producers.is_new(&format!("q{i}"), 1, 10 + i);
         }
         assert!(producers.len() <= PRODUCERS_MAX);
         assert!(
-            !producers.admit(&format!("q{}", PRODUCERS_MAX - 1), 1, 1 << 40),
+            !producers.is_new(&format!("q{}", PRODUCERS_MAX - 1), 1, 1 << 40),
             "the newest are kept"
         );
     }
@@ -155,21 +176,23 @@ mod tests {
             (8, false),
             (6, false),
         ] {
-            assert_eq!(producers.admit("p", sequence, 1), new, "{sequence}");
+            assert_eq!(producers.is_new("p", sequence, 1), new, "{sequence}");
         }
         assert_eq!(producers.seen["p"].gaps, vec![(0, 4)]);
-        assert!(producers.admit("p", 0, 2) && producers.admit("p", u64::MAX, 3));
-        assert!(!producers.admit("p", u64::MAX, 4));
+        assert!(producers.is_new("p", 0, 2) && producers.is_new("p", u64::MAX, 3));
+        assert!(!producers.is_new("p", u64::MAX, 4));
     }
 
     #[test]
-    fn gaps_are_bounded_and_the_lowest_count_as_seen() {
+    fn gaps_are_bounded_and_one_more_is_refused_not_guessed() {
         let mut producers = Producers::default();
-        for sequence in (0..200).step_by(2) {
-            assert!(producers.admit("p", sequence, 1));
+        let most = 2 * GAPS_MAX as u64;
+        for sequence in (1..most).step_by(2) {
+            assert!(producers.is_new("p", sequence, 1), "{sequence}");
         }
         assert_eq!(producers.seen["p"].gaps.len(), GAPS_MAX);
-        assert!(!producers.admit("p", 1, 2));
-        assert!(producers.admit("p", 197, 2));
+        assert_eq!(producers.admit("p", most + 5, 2), Admission::TooManyGaps);
+        assert!(producers.is_new("p", 2, 2), "what waits in a gap is still taken");
+        assert!(producers.is_new("p", most + 5, 3), "and makes room for another one");
     }
 }

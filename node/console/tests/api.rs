@@ -148,7 +148,13 @@ async fn changes_reach_the_node_as_they_were_meant() {
     let asked = node.source.asked.lock().unwrap().clone();
     assert_eq!(
         asked,
-        ["step down to None", "step down to Some(3)", "add 4 at h:1", "remove 2", "reclaim south"]
+        [
+            "step down to None",
+            "step down to Some(3)",
+            "add 4 at h:1",
+            "remove 2",
+            "reclaim south"
+        ]
     );
 }
 

@@ -221,7 +221,7 @@ impl Dispatcher {
         !self.dirty.is_empty()
     }
 
-    /// Hands out what can be handed out.
+    /// Hands out what can be handed out, a limited number of messages at a time: it may be dirty again after it.
     pub fn dispatch(&mut self, broker: &Broker, bodies: &dyn Bodies, now_ms: i64, out: &mut Vec<Action>) {
         for id in std::mem::take(&mut self.dirty) {
             let (Some(dispatch), Some(queue)) = (self.queues.get_mut(&id), broker.queues().get(id)) else {
@@ -231,16 +231,16 @@ impl Dispatcher {
                 offered(broker, id).for_each(|seq| dispatch.offered(seq));
             }
             let consumers = &mut self.consumers;
-            dispatch.dispatch(
-                Surroundings {
-                    queue,
-                    consumers,
-                    bodies,
-                    limits: &self.limits,
-                    now_ms,
-                },
-                out,
-            );
+            let around = Surroundings {
+                queue,
+                consumers,
+                bodies,
+                limits: &self.limits,
+                now_ms,
+            };
+            if dispatch.dispatch(around, out) {
+                self.dirty.insert(id);
+            }
         }
     }
 

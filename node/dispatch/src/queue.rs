@@ -59,6 +59,8 @@ pub(crate) struct QueueDispatch {
     pub(crate) flights: HashMap<u64, Flight, FixedState>,
     waiting: BTreeSet<u64>,
     cursor: u64,
+    /// Where the next round goes on, after one that ended before it had looked at everything.
+    scan_at: u64,
     consuming: Consumption,
     /// What earlier masters have offered is known.
     pub(crate) adopted: bool,
@@ -83,6 +85,11 @@ enum Step {
     Stop,
 }
 
+/// Messages that one round looks at, at most: the master's other work waits meanwhile.
+const LOOKS_MAX: usize = 16_384;
+/// The same where a look may mean that a message is read from disk.
+const SELECTIVE_LOOKS_MAX: usize = 512;
+
 /// Who takes a message.
 enum Choice {
     /// Position among the consumers.
@@ -100,6 +107,7 @@ impl QueueDispatch {
     /// Looks at everything again, because somebody came who may want what others did not.
     pub(crate) fn rescan(&mut self) {
         self.cursor = 0;
+        self.scan_at = 0;
         self.waiting.clear();
     }
 
@@ -115,11 +123,16 @@ impl QueueDispatch {
         if seq < self.cursor && !self.flights.contains_key(&seq) {
             self.waiting.insert(seq);
         }
+        if seq < self.scan_at {
+            self.scan_at = 0;
+        }
     }
 
     /// Notes what becomes of messages in flight, and passes over those that are no more.
     pub(crate) fn settle(&mut self, seqs: &mut Vec<u64>, flight: Flight) {
         seqs.sort_unstable();
+        // What comes back holds back what lies behind it (P6): the next round begins at the front.
+        self.scan_at = 0;
         seqs.retain(|seq| match self.flights.get_mut(seq) {
             Some(found) => {
                 *found = flight;
@@ -171,12 +184,12 @@ impl QueueDispatch {
         queue.len().saturating_sub(self.flights.len() as u64)
     }
 
-    /// Hands out what can be handed out.
-    pub(crate) fn dispatch(&mut self, mut around: Surroundings<'_>, out: &mut Vec<Action>) {
+    /// Hands out what can be handed out; true where there is more to look at than one round may.
+    pub(crate) fn dispatch(&mut self, mut around: Surroundings<'_>, out: &mut Vec<Action>) -> bool {
         if self.consumers.is_empty() && self.bridges.is_empty() {
-            return;
+            return false;
         }
-        let browsers = self.browse(&mut around, out);
+        let (browsers, browse_more) = self.browse(&mut around, out);
         let open = self.consuming == Consumption::Open && around.queue.consuming;
         if self.consumers.len() > browsers && !open {
             // P3: the log must know that messages may be delivered before the first one is.
@@ -185,11 +198,23 @@ impl QueueDispatch {
                 let queue = around.queue.id;
                 out.push(Action::Propose(Command::Consuming(Consuming { queue, begins: true })));
             }
-            return;
+            return browse_more;
         }
         let mut taken = Taken::default();
-        let mut position = 0;
+        let selective = self.is_selective(&around);
+        // Without selectors the cursor remembers it all.
+        let mut position = if selective {
+            std::mem::take(&mut self.scan_at)
+        } else {
+            0
+        };
+        let mut looks = if selective { SELECTIVE_LOOKS_MAX } else { LOOKS_MAX };
         while self.anybody_has_room(&around) {
+            if looks == 0 {
+                self.scan_at = position;
+                break;
+            }
+            looks -= 1;
             let Some((seq, slot)) = self.next(around.queue, position) else {
                 break;
             };
@@ -204,6 +229,16 @@ impl QueueDispatch {
             }
         }
         self.propose(around.queue, around.limits, taken, out);
+        looks == 0 || browse_more
+    }
+
+    /// True where a look may mean that a message is read and decoded.
+    fn is_selective(&self, around: &Surroundings<'_>) -> bool {
+        self.bridges.iter().any(|bridge| !bridge.selectors.is_empty())
+            || self
+                .consumers
+                .iter()
+                .any(|id| around.consumers.get(id).is_some_and(|c| c.selector.is_some()))
     }
 
     /// The first message from this position on that may be looked at.
@@ -349,8 +384,10 @@ impl QueueDispatch {
         exclusive.min().map(|(_, id)| id)
     }
 
-    /// Browsers see each message once and take nothing. Returns how many of the consumers are browsers.
-    fn browse(&mut self, around: &mut Surroundings<'_>, out: &mut Vec<Action>) -> usize {
+    /// Browsers see each message once and take nothing. Returns how many of the consumers are browsers, and whether there
+    /// is more to look at than one round may.
+    fn browse(&mut self, around: &mut Surroundings<'_>, out: &mut Vec<Action>) -> (usize, bool) {
+        let mut more = false;
         let browsers: Vec<ConsumerId> = self
             .consumers
             .iter()
@@ -366,8 +403,13 @@ impl QueueDispatch {
             }
             let (connection, selector) = (consumer.connection, consumer.selector.clone());
             let seen = consumer.browsed_to;
-            for (seq, slot) in around.queue.iter_from(seen) {
+            let looks = around.queue.iter_from(seen).take(SELECTIVE_LOOKS_MAX + 1);
+            for (looked, (seq, slot)) in looks.enumerate() {
                 if !around.bodies.has_room(connection) {
+                    break;
+                }
+                if looked == SELECTIVE_LOOKS_MAX {
+                    more = true;
                     break;
                 }
                 let mut message = Lazy::new(around.bodies, slot);
@@ -390,7 +432,7 @@ impl QueueDispatch {
                 });
             }
         }
-        browsers.len()
+        (browsers.len(), more)
     }
 
     /// The command that takes these messages out, because their time is over.

@@ -89,7 +89,10 @@ impl Destination {
         if let Some(at) = name.find(char::is_control) {
             return Err(ParseDestinationError::Control(at));
         }
-        Ok(Self { kind, name: name.into() })
+        Ok(Self {
+            kind,
+            name: name.into(),
+        })
     }
 
     /// Shorthand for a queue whose name is known to be good, as in tests and constants.
@@ -156,7 +159,10 @@ mod tests {
     #[test]
     fn refuses_names_that_no_tool_could_show() {
         assert_eq!("queue://".parse::<Destination>(), Err(ParseDestinationError::Empty));
-        assert_eq!("queue://a\nb".parse::<Destination>(), Err(ParseDestinationError::Control(1)));
+        assert_eq!(
+            "queue://a\nb".parse::<Destination>(),
+            Err(ParseDestinationError::Control(1))
+        );
         let long = "x".repeat(1025);
         assert_eq!(long.parse::<Destination>(), Err(ParseDestinationError::TooLong(1025)));
     }

@@ -154,7 +154,10 @@ impl Message {
 
     /// The property of this name.
     pub fn property(&self, name: &str) -> Option<&Value> {
-        self.properties.iter().find(|(key, _)| key == name).map(|(_, value)| value)
+        self.properties
+            .iter()
+            .find(|(key, _)| key == name)
+            .map(|(_, value)| value)
     }
 }
 
@@ -164,7 +167,11 @@ impl Fields for Message {
         let text = |t: &Option<String>| t.clone().map_or(Value::Null, Value::Text);
         match name {
             "JMSMessageID" => Value::Text(self.id.clone()),
-            "JMSDeliveryMode" => Value::from(if self.persistent { "PERSISTENT" } else { "NON_PERSISTENT" }),
+            "JMSDeliveryMode" => Value::from(if self.persistent {
+                "PERSISTENT"
+            } else {
+                "NON_PERSISTENT"
+            }),
             "JMSPriority" => Value::Int(i32::from(self.priority)),
             "JMSTimestamp" => Value::Long(self.timestamp_ms),
             "JMSExpiration" => Value::Long(self.expires_ms),
@@ -174,7 +181,10 @@ impl Fields for Message {
             "JMSXGroupSeq" => Value::Int(self.group_sequence),
             "JMSXUserID" => text(&self.user_id),
             "JMSDestination" => Value::Text(self.destination.to_string()),
-            "JMSReplyTo" => self.reply_to.as_ref().map_or(Value::Null, |d| Value::Text(d.to_string())),
+            "JMSReplyTo" => self
+                .reply_to
+                .as_ref()
+                .map_or(Value::Null, |d| Value::Text(d.to_string())),
             _ => self.property(name).cloned().unwrap_or(Value::Null),
         }
     }

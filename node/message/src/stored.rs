@@ -211,7 +211,11 @@ impl StoredMessage {
 
     /// JMSExpiration; 0 means never.
     pub fn expires_ms(&self) -> i64 {
-        if self.0[1] & FLAG_EXPIRES != 0 { i64_at(&self.0, HEADER_BYTES + 2) } else { 0 }
+        if self.0[1] & FLAG_EXPIRES != 0 {
+            i64_at(&self.0, HEADER_BYTES + 2)
+        } else {
+            0
+        }
     }
 
     /// JMSTimestamp.
@@ -248,7 +252,11 @@ impl StoredMessage {
                 (tag::EXPIRES, _) => {}
                 (tag::DESTINATION, _) => {
                     let kind = take_kind(&mut value)?;
-                    found = Some(Routing { kind, name: value, producer: None });
+                    found = Some(Routing {
+                        kind,
+                        name: value,
+                        producer: None,
+                    });
                 }
                 (tag::PRODUCER, Some(routing)) => {
                     let sequence = value.try_get_u64_le().map_err(|_| StoredError::Truncated)?;
@@ -302,7 +310,10 @@ fn set_field(message: &mut Message, tag: u8, mut value: Bytes) -> Result<(), Sto
     match tag {
         tag::PRODUCER => {
             let sequence = value.try_get_u64_le().map_err(short)?;
-            message.producer = Some(Producer { id: text(&value)?, sequence });
+            message.producer = Some(Producer {
+                id: text(&value)?,
+                sequence,
+            });
         }
         tag::CORRELATION_ID => message.correlation_id = Some(text(&value)?),
         tag::REPLY_TO => message.reply_to = Some(take_destination(value)?),
@@ -327,7 +338,9 @@ fn set_field(message: &mut Message, tag: u8, mut value: Bytes) -> Result<(), Sto
 }
 
 fn text(bytes: &Bytes) -> Result<String, StoredError> {
-    std::str::from_utf8(bytes).map(str::to_owned).map_err(|_| StoredError::NotUtf8)
+    std::str::from_utf8(bytes)
+        .map(str::to_owned)
+        .map_err(|_| StoredError::NotUtf8)
 }
 
 fn i64_at(bytes: &[u8], at: usize) -> i64 {
@@ -349,12 +362,21 @@ mod tests {
         message.group_id = Some("g".into());
         message.group_sequence = -3;
         message.user_id = Some("u".into());
-        message.producer = Some(Producer { id: "p".into(), sequence: u64::MAX });
-        message.foreign = Some(Foreign { encoding: Encoding::Amqp, bytes: Bytes::from_static(b"raw") });
+        message.producer = Some(Producer {
+            id: "p".into(),
+            sequence: u64::MAX,
+        });
+        message.foreign = Some(Foreign {
+            encoding: Encoding::Amqp,
+            bytes: Bytes::from_static(b"raw"),
+        });
         message.properties = vec![
             ("n".into(), Value::Null),
             ("d".into(), Value::Double(f64::NAN)),
-            ("m".into(), Value::Map(vec![("l".into(), Value::List(vec![Value::Long(-1), Value::Char(7)]))])),
+            (
+                "m".into(),
+                Value::Map(vec![("l".into(), Value::List(vec![Value::Long(-1), Value::Char(7)]))]),
+            ),
         ];
         message
     }
@@ -391,7 +413,10 @@ mod tests {
     fn what_is_absent_takes_no_room() {
         let message = Message::new("north-1-19a-7:123456", Destination::queue("ORDERS"), vec![0; 1024]);
         let overhead = message.encode().len() - 1024;
-        assert!(overhead <= 48, "{overhead} bytes are written to every replica for each message");
+        assert!(
+            overhead <= 48,
+            "{overhead} bytes are written to every replica for each message"
+        );
     }
 
     #[test]

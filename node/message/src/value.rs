@@ -218,5 +218,7 @@ pub(crate) fn take_bytes(input: &mut Bytes) -> Result<Bytes, StoredError> {
 
 pub(crate) fn take_text(input: &mut Bytes) -> Result<String, StoredError> {
     let bytes = take_bytes(input)?;
-    std::str::from_utf8(&bytes).map(str::to_owned).map_err(|_| StoredError::NotUtf8)
+    std::str::from_utf8(&bytes)
+        .map(str::to_owned)
+        .map_err(|_| StoredError::NotUtf8)
 }

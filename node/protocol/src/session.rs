@@ -143,6 +143,10 @@ pub trait Session: Send {
     /// peer is silent for too long.
     fn on_tick(&mut self, mono_ms: u64, out: &mut Output);
 
+    /// The connection does not read for now, so the peer's silence says nothing. Called before each
+    /// [`Session::on_tick`] while that is so.
+    fn on_throttled(&mut self);
+
     /// When [`Session::on_tick`] is wanted, on its clock; 0 is at once, `None` is never. Ask again after every call.
     fn next_tick_ms(&self) -> Option<u64>;
 

@@ -24,7 +24,11 @@ impl Growth {
     pub(crate) fn add(&mut self, index: u64, log: u64, freed: u64) {
         self.due_bytes += log + freed;
         self.log_bytes += log;
-        if self.marks.back().is_none_or(|&(_, bytes)| self.log_bytes - bytes >= MARK_BYTES) {
+        if self
+            .marks
+            .back()
+            .is_none_or(|&(_, bytes)| self.log_bytes - bytes >= MARK_BYTES)
+        {
             self.marks.push_back((index, self.log_bytes));
         }
     }

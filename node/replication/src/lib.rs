@@ -31,8 +31,8 @@ mod wire;
 
 mod admission;
 mod founding;
-mod housekeeping;
 mod growth;
+mod housekeeping;
 mod identity;
 mod lease;
 mod master;

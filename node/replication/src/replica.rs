@@ -117,7 +117,8 @@ impl Replica {
         let applied = state.broker.apply(log_id.index, batch)?;
         state.applied = Some(log_id);
         let freed: i64 = applied.live.iter().map(|change| change.bytes.min(0)).sum();
-        self.growth().add(log_id.index, batch.len() as u64, freed.unsigned_abs());
+        self.growth()
+            .add(log_id.index, batch.len() as u64, freed.unsigned_abs());
         let attached = self.attached.load(Ordering::Relaxed);
         // Before the lock goes, so that a snapshot's pins and these counts see the same state.
         for change in &applied.live {

@@ -1,18 +1,18 @@
 //! The command line: one file per command, each with examples in its `--help`.
 
-pub(crate) mod serve;
 pub(crate) mod demo;
+pub(crate) mod serve;
 
 mod produce;
 
 mod consume;
 mod sequence_check;
 
-mod status;
-mod step_down;
+mod admin_client;
 mod member;
 mod reclaim;
-mod admin_client;
+mod status;
+mod step_down;
 
 mod config;
 mod journal;
@@ -96,12 +96,18 @@ pub(crate) enum Exit {
 
 impl Failure {
     pub(crate) fn new(exit: Exit, text: impl ToString) -> Self {
-        Self { exit, text: text.to_string() }
+        Self {
+            exit,
+            text: text.to_string(),
+        }
     }
 
     /// For commands that have already told what is wrong.
     pub(crate) fn silent(exit: Exit) -> Self {
-        Self { exit, text: String::new() }
+        Self {
+            exit,
+            text: String::new(),
+        }
     }
 }
 
@@ -131,7 +137,11 @@ mod tests {
             if command.get_subcommands().next().is_none() {
                 let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
                 assert!(help.contains("Examples:\n"), "{} lacks examples", command.get_name());
-                assert!(command.get_about().is_some(), "{} lacks a description", command.get_name());
+                assert!(
+                    command.get_about().is_some(),
+                    "{} lacks a description",
+                    command.get_name()
+                );
             }
             command.get_subcommands().for_each(check);
         }

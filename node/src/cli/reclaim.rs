@@ -34,7 +34,11 @@ pub(crate) async fn run(args: ReclaimArgs) -> Result<(), Failure> {
     let body = json!({ "group": args.group });
     let answer = master.change("POST", "/api/reclaim", Some(&body)).await?;
     match args.output {
-        Format::Table => print(&format!("{} transfers come back from {}\n", cell(&answer["transfers"]), args.group)),
+        Format::Table => print(&format!(
+            "{} transfers come back from {}\n",
+            cell(&answer["transfers"]),
+            args.group
+        )),
         Format::Json => print_json(&answer),
     }
 }

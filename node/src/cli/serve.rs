@@ -28,11 +28,19 @@ pub(crate) fn run(args: ServeArgs) -> u8 {
     };
     let level = loaded.node.log.level.clone();
     // The replication library tells every step of its own at this level; its warnings are enough.
-    let directives = if level.contains('=') { level } else { format!("{level},openraft=warn") };
+    let directives = if level.contains('=') {
+        level
+    } else {
+        format!("{level},openraft=warn")
+    };
     let filter = tracing_subscriber::EnvFilter::try_new(&directives)
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
     let to_terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(to_terminal).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(to_terminal)
+        .init();
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }

@@ -1,7 +1,7 @@
 //! What the master's loop knows of one client connection.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
 };
 
@@ -21,6 +21,8 @@ pub(crate) struct Client {
     pub(crate) outbox: Arc<Outbox>,
     pub(crate) client_id: Option<String>,
     pub(crate) subscriptions: BTreeMap<u32, ConsumerId>,
+    /// Subscriptions whose queue or backlog is still being made.
+    pub(crate) opening: BTreeSet<u32>,
     /// By the client's name for them.
     pub(crate) transactions: BTreeMap<String, Transaction>,
     /// Temporary queues that end with the connection.
@@ -49,6 +51,7 @@ impl Client {
             outbox,
             client_id: None,
             subscriptions: BTreeMap::new(),
+            opening: BTreeSet::new(),
             transactions: BTreeMap::new(),
             temporary: Vec::new(),
             parked: VecDeque::new(),

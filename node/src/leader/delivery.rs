@@ -12,6 +12,8 @@ use ferrymq_replication::Group;
 use super::{Leader, client::Client, outcome::Pending};
 use crate::{clock, crash};
 
+/// Messages below this size are copied out of their batch before they wait for a client.
+const DETACHED_BYTES_MAX: usize = 4096;
 /// A topic's subscriber may be behind by so many times the outbox; then it is disconnected and told why.
 const SUBSCRIBER_OUTBOXES_MAX: usize = 16;
 
@@ -43,10 +45,18 @@ impl Leader {
 
     /// A queue is gone: its consumers would wait for ever.
     fn end_consumers(&mut self, queue: QueueId) {
-        let gone: Vec<_> = self.consumers.values().filter(|a| a.queue == Some(queue)).map(|a| a.connection).collect();
+        let gone: Vec<_> = self
+            .consumers
+            .values()
+            .filter(|a| a.queue == Some(queue))
+            .map(|a| a.connection)
+            .collect();
         for connection in gone {
             if let Some(client) = self.touch(connection) {
-                client.fail(Refusal::new(RefusalKind::NotFound, "a queue that this client consumes was deleted"));
+                client.fail(Refusal::new(
+                    RefusalKind::NotFound,
+                    "a queue that this client consumes was deleted",
+                ));
             }
         }
     }
@@ -55,12 +65,21 @@ impl Leader {
     pub(super) fn publish(&mut self, topic: &str, message: &StoredMessage, from: Option<ConnectionId>) {
         let max = self.config.outbox_bytes_max * SUBSCRIBER_OUTBOXES_MAX;
         for copy in self.topics.publish(topic, message, from) {
-            let Some(attached) = self.consumers.get(&copy.consumer).copied() else { continue };
-            let Some(client) = self.touch(copy.connection) else { continue };
+            let Some(attached) = self.consumers.get(&copy.consumer).copied() else {
+                continue;
+            };
+            let Some(client) = self.touch(copy.connection) else {
+                continue;
+            };
+            if client.outbox.has_ended() {
+                continue;
+            }
             if client.outbox.unwritten_bytes() > max {
                 let text = format!("{max} bytes wait for this slow subscriber of topic://{topic}, which is the limit");
                 tracing::warn!(connection = copy.connection, topic, "a slow subscriber is disconnected");
                 client.fail(Refusal::new(RefusalKind::Full, text));
+                // It does not read, so it will not hear of it either.
+                client.outbox.end();
                 continue;
             }
             client.outbox.hand_out(message.bytes().len());
@@ -83,7 +102,12 @@ impl Leader {
         let mut actions = Vec::new();
         let group = self.group.clone();
         let outbox_bytes_max = self.config.outbox_bytes_max;
-        let bodies = Reading { group: &group, clients: &self.clients, outbox_bytes_max, failed: RefCell::new(None) };
+        let bodies = Reading {
+            group: &group,
+            clients: &self.clients,
+            outbox_bytes_max,
+            failed: RefCell::new(None),
+        };
         let dispatcher = &mut self.dispatcher;
         group.with_broker(|broker| dispatcher.dispatch(broker, &bodies, clock::now_ms(), &mut actions));
         if let Some(text) = bodies.failed.into_inner() {
@@ -92,8 +116,19 @@ impl Leader {
         }
         for action in actions {
             match action {
-                Action::Deliver { consumer, place, tag, redelivered, redeliveries, dead_letter, .. } => {
-                    let dead_letter = dead_letter.map(|l| DeadLetter { original: l.original, reason: l.reason });
+                Action::Deliver {
+                    consumer,
+                    place,
+                    tag,
+                    redelivered,
+                    redeliveries,
+                    dead_letter,
+                    ..
+                } => {
+                    let dead_letter = dead_letter.map(|l| DeadLetter {
+                        original: l.original,
+                        reason: l.reason,
+                    });
                     let count = u32::from(redeliveries).max(u32::from(redelivered));
                     self.deliver(consumer, place, tag, count, redelivered, dead_letter);
                 }
@@ -124,11 +159,21 @@ impl Leader {
         redelivered: bool,
         dead_letter: Option<DeadLetter>,
     ) {
-        let Some(attached) = self.consumers.get(&consumer).copied() else { return };
+        let Some(attached) = self.consumers.get(&consumer).copied() else {
+            return;
+        };
         let Some(message) = self.read(place) else { return };
         let subscription = attached.subscription;
+        let message = detached(message);
         if let Some(client) = self.touch(attached.connection) {
-            client.deliver(Delivery { subscription, tag, message, redelivery_count, redelivered, dead_letter });
+            client.deliver(Delivery {
+                subscription,
+                tag,
+                message,
+                redelivery_count,
+                redelivered,
+                dead_letter,
+            });
         }
     }
 
@@ -138,11 +183,22 @@ impl Leader {
         match read.and_then(|bytes| StoredMessage::new(bytes).map_err(|error| error.to_string())) {
             Ok(message) => Some(message),
             Err(error) => {
-                self.fatal = Some(format!("the message at log entry {} cannot be read: {error}", place.index));
+                self.fatal = Some(format!(
+                    "the message at log entry {} cannot be read: {error}",
+                    place.index
+                ));
                 None
             }
         }
     }
+}
+
+/// A small message by itself: as a part of its batch it would keep a megabyte in memory for as long as it waits.
+fn detached(message: StoredMessage) -> StoredMessage {
+    if message.bytes().len() >= DETACHED_BYTES_MAX {
+        return message;
+    }
+    StoredMessage::new(Bytes::copy_from_slice(message.bytes())).unwrap_or(message)
 }
 
 /// What the dispatcher may look at while it holds the state's lock.
@@ -166,7 +222,9 @@ impl Bodies for Reading<'_> {
     }
 
     fn has_room(&self, connection: ConnectionId) -> bool {
-        self.clients.get(&connection).is_some_and(|c| c.outbox.unwritten_bytes() < self.outbox_bytes_max)
+        self.clients
+            .get(&connection)
+            .is_some_and(|c| c.outbox.unwritten_bytes() < self.outbox_bytes_max)
     }
 
     fn hand_out(&self, connection: ConnectionId, bytes: usize) {

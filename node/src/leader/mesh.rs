@@ -4,7 +4,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
-use ferrymq_broker::{Broker, Carried, Command, GroupId, Outcome, Owner, QueueId, QueueKind, Subscribe, TransferId, Unsubscribe};
+use ferrymq_broker::{
+    Broker, Carried, Command, GroupId, Outcome, Owner, QueueId, QueueKind, Subscribe, TransferId, Unsubscribe,
+};
 use ferrymq_dispatch::Bridge;
 use ferrymq_forwarding::{Failed, Input, LinkState, LinkStatus, Output, RemoteDemand};
 use ferrymq_message::{Destination, DestinationKind, Selector};
@@ -69,6 +71,9 @@ pub(super) struct Bridges {
     topics_changed: BTreeSet<String>,
     /// Topics that the others believe are wanted here.
     topics_told: BTreeSet<String>,
+    /// Topics of clients' durable subscriptions, by backlog, and how many each topic has.
+    durable: BTreeMap<QueueId, String>,
+    durable_counts: BTreeMap<String, u32>,
     /// Since when a linked group has not wanted a topic that is kept for it.
     unwanted_since_ms: BTreeMap<QueueId, i64>,
 }
@@ -100,6 +105,26 @@ impl Bridges {
         self.topics_changed.insert(topic.to_owned());
     }
 
+    fn add_durable(&mut self, queue: QueueId, topic: String) {
+        if self.durable.insert(queue, topic.clone()).is_none() {
+            *self.durable_counts.entry(topic.clone()).or_insert(0) += 1;
+            self.topics_changed.insert(topic);
+        }
+    }
+
+    fn remove_durable(&mut self, queue: QueueId) {
+        let Some(topic) = self.durable.remove(&queue) else {
+            return;
+        };
+        if let Some(count) = self.durable_counts.get_mut(&topic) {
+            *count -= 1;
+            if *count == 0 {
+                self.durable_counts.remove(&topic);
+            }
+        }
+        self.topics_changed.insert(topic);
+    }
+
     /// Messages that wait to be told to the mesh, by destination, for status.
     pub(super) fn rows(&self) -> &BTreeMap<Destination, Vec<RemoteDemand>> {
         &self.rows
@@ -114,16 +139,27 @@ impl Leader {
         let (next, pending, topics) = group.with_broker(|broker| {
             let outgoing = &broker.transfers().outgoing;
             let next: Vec<(GroupId, TransferId)> = outgoing.iter().map(|(&id, o)| (id, o.next)).collect();
-            let pending: Vec<(GroupId, TransferId)> =
-                outgoing.iter().flat_map(|(&id, o)| o.pending.keys().map(move |&transfer| (id, transfer))).collect();
-            let topics: Vec<String> = broker.queues().iter().filter_map(durable_topic).map(str::to_owned).collect();
+            let pending: Vec<(GroupId, TransferId)> = outgoing
+                .iter()
+                .flat_map(|(&id, o)| o.pending.keys().map(move |&transfer| (id, transfer)))
+                .collect();
+            let topics: Vec<(QueueId, String)> = broker
+                .queues()
+                .iter()
+                .filter_map(|q| Some((q.id, durable_topic(q)?.to_owned())))
+                .collect();
             (next, pending, topics)
         });
-        self.bridges.tell(Input::Settled { next, pending: pending.clone() });
+        self.bridges.tell(Input::Settled {
+            next,
+            pending: pending.clone(),
+        });
         for (group, transfer) in pending {
             self.send_transfer(group, transfer);
         }
-        self.bridges.topics_changed.extend(topics);
+        for (queue, topic) in topics {
+            self.bridges.add_durable(queue, topic);
+        }
     }
 
     pub(super) fn on_mesh(&mut self, output: Output) {
@@ -150,7 +186,9 @@ impl Leader {
     }
 
     pub(super) fn tell_mesh(&mut self, token: u64, step: HandOver, result: Result<Outcome, Failure>) {
-        crash::point(step.committed());
+        if result.is_ok() {
+            crash::point(step.committed());
+        }
         let result = result.map_err(|failure| match failure {
             Failure::Full => Failed::Retry,
             Failure::NotMaster | Failure::Unknown | Failure::Fatal => Failed::NotMaster,
@@ -166,7 +204,13 @@ impl Leader {
         let group = self.group.clone();
         for (destination, demand) in group.with_broker(|broker| self.dispatcher.changed_demand(broker)) {
             let (consumers, credit, selectors) = (demand.consumers, demand.credit, demand.selectors);
-            self.bridges.tell(Input::LocalDemand { destination, consumers, credit, selectors, durable: false });
+            self.bridges.tell(Input::LocalDemand {
+                destination,
+                consumers,
+                credit,
+                selectors,
+                durable: false,
+            });
         }
         for topic in std::mem::take(&mut self.bridges.topics_changed) {
             self.report_topic(&topic);
@@ -175,16 +219,16 @@ impl Leader {
 
     fn report_topic(&mut self, topic: &str) {
         let subscribers = self.topics.count(topic) as u32;
-        let durable = self.group.with_broker(|broker| {
-            broker.queues().iter().filter_map(durable_topic).filter(|name| *name == topic).count() as u32
-        });
+        let durable = self.bridges.durable_counts.get(topic).copied().unwrap_or(0);
         let consumers = subscribers + durable;
         if consumers > 0 {
             self.bridges.topics_told.insert(topic.to_owned());
         } else if !self.bridges.topics_told.remove(topic) {
             return;
         }
-        let Ok(destination) = Destination::new(DestinationKind::Topic, topic) else { return };
+        let Ok(destination) = Destination::new(DestinationKind::Topic, topic) else {
+            return;
+        };
         self.bridges.tell(Input::LocalDemand {
             destination,
             consumers,
@@ -199,7 +243,9 @@ impl Leader {
         if destination.kind().is_topic() {
             return self.set_topic_bridges(destination);
         }
-        let found = self.group.with_broker(|broker| broker.queues().find(destination.kind(), destination.name()));
+        let found = self
+            .group
+            .with_broker(|broker| broker.queues().find(destination.kind(), destination.name()));
         // A queue that is not there yet gets its bridges when it is made.
         let Some(queue) = found else { return };
         let rows = self.bridges.rows.get(destination).map_or(&[][..], Vec::as_slice);
@@ -219,14 +265,21 @@ impl Leader {
     fn set_topic_bridges(&mut self, topic: &Destination) {
         let rows = self.bridges.rows.get(topic).cloned().unwrap_or_default();
         for row in &rows {
-            let owner = Owner::Group { group: row.origin, topic: topic.name().to_owned() };
+            let owner = Owner::Group {
+                group: row.origin,
+                topic: topic.name().to_owned(),
+            };
             match self.group.with_broker(|broker| broker.subscriptions().find(&owner)) {
                 Some(queue) => {
                     let bridges = if row.linked { vec![to_bridge(row)] } else { Vec::new() };
                     self.dispatcher.set_bridges(queue, bridges);
                 }
                 None => {
-                    let subscribe = Subscribe { topic: topic.clone(), owner, selector: String::new() };
+                    let subscribe = Subscribe {
+                        topic: topic.clone(),
+                        owner,
+                        selector: String::new(),
+                    };
                     self.submit(Command::Subscribe(subscribe).encode(), Pending::Nobody);
                 }
             }
@@ -244,19 +297,20 @@ impl Leader {
 
     pub(super) fn on_queue_created(&mut self, queue: QueueId) {
         let group = self.group.clone();
-        let destination = group.with_broker(|broker| broker.queues().get(queue).map(|q| q.destination().clone()));
-        if let Some(destination) = destination {
-            if destination.kind().is_topic() {
-                self.bridges.topic_changed(&destination);
-            }
-            self.set_bridges(&destination);
+        let found = group.with_broker(|broker| {
+            let queue = broker.queues().get(queue)?;
+            Some((queue.destination().clone(), durable_topic(queue).map(str::to_owned)))
+        });
+        let Some((destination, durable)) = found else { return };
+        if let Some(topic) = durable {
+            self.bridges.add_durable(queue, topic);
         }
+        self.set_bridges(&destination);
     }
 
     pub(super) fn on_queue_deleted(&mut self, queue: QueueId) {
         self.bridges.unwanted_since_ms.remove(&queue);
-        let topics: Vec<String> = self.bridges.topics_told.iter().cloned().collect();
-        self.bridges.topics_changed.extend(topics);
+        self.bridges.remove_durable(queue);
     }
 
     /// Drops the backlogs of topics that a linked group has not wanted for a while.
@@ -267,20 +321,23 @@ impl Leader {
         let unwanted: Vec<(QueueId, String, GroupId)> = group.with_broker(|broker| {
             group_backlogs(broker)
                 .filter(|(queue, topic, origin)| {
-                    let wanted = self.bridges.rows.iter().any(|(destination, rows)| {
-                        destination.kind().is_topic()
-                            && destination.name() == *topic
-                            && rows.iter().any(|row| row.origin == *origin)
-                    });
+                    let rows = Destination::new(DestinationKind::Topic, topic).ok();
+                    let rows = rows.and_then(|destination| self.bridges.rows.get(&destination));
+                    let wanted = rows.is_some_and(|rows| rows.iter().any(|row| row.origin == *origin));
                     !wanted && anybody_linked && !is_under_offer(broker, *queue)
                 })
                 .map(|(queue, topic, origin)| (queue, topic.to_owned(), origin))
                 .collect()
         });
-        self.bridges.unwanted_since_ms.retain(|queue, _| unwanted.iter().any(|(id, _, _)| id == queue));
+        self.bridges
+            .unwanted_since_ms
+            .retain(|queue, _| unwanted.iter().any(|(id, _, _)| id == queue));
         for (queue, topic, origin) in unwanted {
-            let neighbour_is_away =
-                self.bridges.links.iter().any(|l| l.group_id == Some(origin) && l.state != LinkState::Up);
+            let neighbour_is_away = self
+                .bridges
+                .links
+                .iter()
+                .any(|l| l.group_id == Some(origin) && l.state != LinkState::Up);
             if neighbour_is_away {
                 continue;
             }
@@ -297,7 +354,8 @@ impl Leader {
     pub(super) fn send_transfer(&mut self, to: GroupId, transfer: TransferId) {
         crash::point("offer-committed");
         let group = self.group.clone();
-        let Some((queue, destination, target, places)) = group.with_broker(|broker| offered(broker, to, transfer)) else {
+        let Some((queue, destination, target, places)) = group.with_broker(|broker| offered(broker, to, transfer))
+        else {
             return;
         };
         let mut messages = Vec::with_capacity(places.len());
@@ -306,7 +364,14 @@ impl Leader {
             carried.message = message.bytes().clone();
             messages.push(carried);
         }
-        self.bridges.tell(Input::Offered { queue, group: to, transfer, destination, target, messages });
+        self.bridges.tell(Input::Offered {
+            queue,
+            group: to,
+            transfer,
+            destination,
+            target,
+            messages,
+        });
     }
 
     pub(super) fn on_reclaimed(&self, group: GroupId, below: TransferId) {
@@ -318,7 +383,10 @@ impl Leader {
         let group = self.group.clone();
         let found = group.with_broker(|broker| {
             let outgoing = &broker.transfers().outgoing;
-            outgoing.iter().find(|(_, o)| o.group_name == name).map(|(&id, o)| (id, o.next, o.pending.len() as u64))
+            outgoing
+                .iter()
+                .find(|(_, o)| o.group_name == name)
+                .map(|(&id, o)| (id, o.next, o.pending.len() as u64))
         });
         let Some((id, below, transfers)) = found else {
             return Err(format!("nothing was ever offered to a group named {name:?}"));
@@ -330,7 +398,12 @@ impl Leader {
 }
 
 /// An offer's queue, destination and target, and its messages but for their bytes.
-type Offered = (QueueId, Destination, Option<GroupId>, Vec<(ferrymq_broker::Place, Carried)>);
+type Offered = (
+    QueueId,
+    Destination,
+    Option<GroupId>,
+    Vec<(ferrymq_broker::Place, Carried)>,
+);
 
 fn offered(broker: &Broker, to: GroupId, transfer: TransferId) -> Option<Offered> {
     let offer = broker.transfers().outgoing.get(&to)?.pending.get(&transfer)?;
@@ -354,14 +427,23 @@ fn offered(broker: &Broker, to: GroupId, transfer: TransferId) -> Option<Offered
 }
 
 fn is_under_offer(broker: &Broker, queue: QueueId) -> bool {
-    broker.transfers().outgoing.values().any(|outgoing| outgoing.pending.values().any(|offer| offer.queue == queue))
+    broker
+        .transfers()
+        .outgoing
+        .values()
+        .any(|outgoing| outgoing.pending.values().any(|offer| offer.queue == queue))
 }
 
 fn to_bridge(row: &RemoteDemand) -> Bridge {
     let mut bridge = Bridge::new(row.next_hop, row.next_hop_name.clone(), row.available, row.distance);
     if !row.selectors.contains(&None) {
         // A selector that does not parse here (a later version's, say) is taken for one that wants everything.
-        bridge.selectors = row.selectors.iter().flatten().map_while(|text| Selector::parse(text).ok()).collect();
+        bridge.selectors = row
+            .selectors
+            .iter()
+            .flatten()
+            .map_while(|text| Selector::parse(text).ok())
+            .collect();
         if bridge.selectors.len() < row.selectors.len() {
             bridge.selectors.clear();
         }
@@ -382,12 +464,19 @@ fn merge(bridge: &mut Bridge, other: Bridge) {
 /// The topic of a client's durable subscription.
 fn durable_topic(queue: &ferrymq_broker::Queue) -> Option<&str> {
     match &queue.kind {
-        QueueKind::Subscription { topic, owner: Owner::Client { .. }, .. } => Some(topic.name()),
+        QueueKind::Subscription {
+            topic,
+            owner: Owner::Client { .. },
+            ..
+        } => Some(topic.name()),
         _ => None,
     }
 }
 
 /// (queue, topic, group) of each backlog that is kept for another group.
 fn group_backlogs(broker: &Broker) -> impl Iterator<Item = (QueueId, &str, GroupId)> {
-    broker.queues().iter().filter_map(|queue| Some((queue.id, queue.destination().name(), queue.other_group()?)))
+    broker
+        .queues()
+        .iter()
+        .filter_map(|queue| Some((queue.id, queue.destination().name(), queue.other_group()?)))
 }

@@ -13,11 +13,22 @@ pub(super) enum Pending {
     /// The term itself.
     Begin,
     /// A producer.
-    Send { connection: ConnectionId, token: Option<Token>, bytes: usize },
+    Send {
+        connection: ConnectionId,
+        token: Option<Token>,
+        bytes: usize,
+    },
     /// A client that wants to know that it is done.
-    Reply { connection: ConnectionId, token: Option<Token> },
+    Reply {
+        connection: ConnectionId,
+        token: Option<Token>,
+    },
     /// A consumer whose queue or subscription is being made.
-    Subscribe { connection: ConnectionId, token: Option<Token>, subscribe: Subscribe },
+    Subscribe {
+        connection: ConnectionId,
+        token: Option<Token>,
+        subscribe: Subscribe,
+    },
     /// The mesh.
     Mesh { token: u64, step: HandOver },
     /// The operator, who took back what was offered to a lost group.
@@ -28,20 +39,30 @@ pub(super) enum Pending {
 
 impl Leader {
     pub(super) fn on_result(&mut self, token: u64, result: Result<Outcome, Failure>) {
-        let Some(pending) = self.pending.remove(&token) else { return };
+        let Some(pending) = self.pending.remove(&token) else {
+            return;
+        };
         if result.is_err() && !matches!(pending, Pending::Send { .. } | Pending::Subscribe { .. }) {
             // What the dispatcher believes to be under way may not be: this loop begins anew, with the state as it is.
             self.in_doubt = true;
         }
         match pending {
             Pending::Begin => {}
-            Pending::Send { connection, token, bytes } => {
+            Pending::Send {
+                connection,
+                token,
+                bytes,
+            } => {
                 self.answered(connection, bytes);
                 self.reply(connection, token, to_reply(result));
             }
             Pending::Reply { connection, token } => self.reply(connection, token, to_reply(result)),
-            Pending::Subscribe { connection, token, subscribe } => match result {
-                Ok(Outcome::Queue(queue)) => self.consume(connection, token, subscribe, queue),
+            Pending::Subscribe {
+                connection,
+                token,
+                subscribe,
+            } => match result {
+                Ok(Outcome::Queue(queue)) => self.opened(connection, token, subscribe, queue),
                 other => self.reply(connection, token, to_reply(other)),
             },
             Pending::Mesh { token, step } => self.tell_mesh(token, step, result),
@@ -66,13 +87,19 @@ fn to_reply(result: Result<Outcome, Failure>) -> Result<(), Refusal> {
 
 fn to_refusal(failure: Failure) -> Refusal {
     let (kind, text) = match failure {
-        Failure::NotMaster => (RefusalKind::NotMaster, "nothing was stored: this node is not the master; connect again"),
+        Failure::NotMaster => (
+            RefusalKind::NotMaster,
+            "nothing was stored: this node is not the master; connect again",
+        ),
         Failure::Unknown => (
             RefusalKind::NoQuorum,
             "the master changed while this was under way; connect again and resend what has no receipt",
         ),
         Failure::Full => (RefusalKind::Full, "nothing was stored: the disk is full"),
-        Failure::Fatal => (RefusalKind::Stopping, "this node has stopped; connect to another one and resend"),
+        Failure::Fatal => (
+            RefusalKind::Stopping,
+            "this node has stopped; connect to another one and resend",
+        ),
     };
     Refusal::new(kind, text)
 }

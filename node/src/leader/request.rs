@@ -10,7 +10,9 @@ use crate::{connection::request_bytes, ingress};
 
 impl Leader {
     pub(super) fn on_request(&mut self, connection: ConnectionId, request: Request) {
-        let Some(client) = self.clients.get_mut(&connection) else { return };
+        let Some(client) = self.clients.get_mut(&connection) else {
+            return;
+        };
         // Behind a send that waits for room, everything of this client waits: its order is kept.
         if !client.parked.is_empty() || (self.store_full && matches!(request, Request::Send { .. })) {
             if client.parked.is_empty() {
@@ -24,7 +26,9 @@ impl Leader {
 
     /// Goes on with a client whose requests waited for room.
     pub(super) fn unpark(&mut self, connection: ConnectionId) {
-        let Some(client) = self.clients.get_mut(&connection) else { return };
+        let Some(client) = self.clients.get_mut(&connection) else {
+            return;
+        };
         for request in std::mem::take(&mut client.parked) {
             self.on_request(connection, request);
         }
@@ -35,7 +39,14 @@ impl Leader {
             Request::Connect { token, login } => self.connect(connection, token, login),
             Request::Send { .. } => {
                 let bytes = request_bytes(&request);
-                let Request::Send { token, message, transaction } = request else { return };
+                let Request::Send {
+                    token,
+                    message,
+                    transaction,
+                } = request
+                else {
+                    return;
+                };
                 self.send(connection, token, message, transaction, bytes);
             }
             Request::Subscribe { token, subscribe } => self.subscribe(connection, token, subscribe),
@@ -48,7 +59,13 @@ impl Leader {
                 let command = Command::Unsubscribe(Unsubscribe { owner }).encode();
                 self.submit(command, Pending::Reply { connection, token });
             }
-            Request::Acknowledge { token, subscription, target, verdict, transaction } => {
+            Request::Acknowledge {
+                token,
+                subscription,
+                target,
+                verdict,
+                transaction,
+            } => {
                 let target = match target {
                     AckTarget::UpTo(tag) => Target::UpTo(tag),
                     AckTarget::One(tag) => Target::One(tag),
@@ -76,7 +93,10 @@ impl Leader {
 
     fn connect(&mut self, connection: ConnectionId, token: Token, login: Login) {
         let result = if self.clients.len() > self.config.connections_max {
-            let text = format!("{} clients are connected, which is the limit; try again later", self.clients.len() - 1);
+            let text = format!(
+                "{} clients are connected, which is the limit; try again later",
+                self.clients.len() - 1
+            );
             Err(Refusal::new(RefusalKind::Full, text))
         } else {
             Ok(())
@@ -111,14 +131,23 @@ impl Leader {
             self.answered(connection, bytes);
             return self.reply(connection, token, Ok(()));
         }
-        self.submit(admitted.command, Pending::Send { connection, token, bytes });
+        self.submit(
+            admitted.command,
+            Pending::Send {
+                connection,
+                token,
+                bytes,
+            },
+        );
     }
 
     /// A topic that nobody has a durable subscription of, here or in another group, needs no log. With an uncertain
     /// lease it takes the log's way all the same, which will tell (P7).
     fn publish_at_once(&mut self, connection: ConnectionId, message: &Message) -> bool {
         let topic = message.destination.name();
-        let nobody_waits = self.group.with_broker(|broker| broker.subscriptions().matching(topic).is_empty());
+        let nobody_waits = self
+            .group
+            .with_broker(|broker| broker.subscriptions().matching(topic).is_empty());
         if !nobody_waits || !self.group.lease_valid() {
             return false;
         }
@@ -142,9 +171,18 @@ impl Leader {
         let destination = subscribe.destination.clone();
         if let Some(Durable { client_id, name }) = subscribe.durable.clone() {
             let owner = Owner::Client { client_id, name };
-            let selector = subscribe.selector.as_ref().map(|s| s.text().to_owned()).unwrap_or_default();
-            let command = Command::Subscribe(OpenSubscription { topic: destination, owner, selector }).encode();
-            return self.submit(command, Pending::Subscribe { connection, token, subscribe });
+            let selector = subscribe
+                .selector
+                .as_ref()
+                .map(|s| s.text().to_owned())
+                .unwrap_or_default();
+            let command = Command::Subscribe(OpenSubscription {
+                topic: destination,
+                owner,
+                selector,
+            })
+            .encode();
+            return self.open(connection, token, subscribe, command);
         }
         if destination.kind().is_topic() {
             let mut subscriber = Subscriber::new(connection, destination.name());
@@ -161,23 +199,57 @@ impl Leader {
         {
             client.temporary.push(destination.clone());
         }
-        match self.group.with_broker(|broker| broker.queues().find(destination.kind(), destination.name())) {
+        match self
+            .group
+            .with_broker(|broker| broker.queues().find(destination.kind(), destination.name()))
+        {
             Some(queue) => self.consume(connection, token, subscribe, queue),
             None => {
                 let command = Command::OpenDestination(destination).encode();
-                self.submit(command, Pending::Subscribe { connection, token, subscribe });
+                self.open(connection, token, subscribe, command);
             }
         }
     }
 
-    /// Begins to consume from a queue that is there.
-    pub(super) fn consume(
+    /// Has the log make a queue or a backlog first.
+    fn open(&mut self, connection: ConnectionId, token: Option<Token>, subscribe: Subscribe, command: bytes::Bytes) {
+        if let Some(client) = self.clients.get_mut(&connection) {
+            client.opening.insert(subscribe.subscription);
+        }
+        self.submit(
+            command,
+            Pending::Subscribe {
+                connection,
+                token,
+                subscribe,
+            },
+        );
+    }
+
+    /// The queue or the backlog has been made.
+    pub(super) fn opened(
         &mut self,
         connection: ConnectionId,
         token: Option<Token>,
         subscribe: Subscribe,
         queue: QueueId,
     ) {
+        let Some(client) = self.clients.get_mut(&connection) else {
+            return;
+        };
+        if !client.opening.remove(&subscribe.subscription) {
+            // The client has unsubscribed meanwhile.
+            return self.reply(connection, token, Ok(()));
+        }
+        if self.group.with_broker(|broker| broker.queues().get(queue).is_none()) {
+            // It was deleted as soon as it was made: make it again.
+            return self.subscribe(connection, token, subscribe);
+        }
+        self.consume(connection, token, subscribe, queue);
+    }
+
+    /// Begins to consume from a queue that is there.
+    fn consume(&mut self, connection: ConnectionId, token: Option<Token>, subscribe: Subscribe, queue: QueueId) {
         if !self.clients.contains_key(&connection) {
             return;
         }
@@ -218,7 +290,14 @@ impl Leader {
     fn attach(&mut self, connection: ConnectionId, subscription: u32, queue: Option<QueueId>) -> u64 {
         let id = self.next_consumer;
         self.next_consumer += 1;
-        self.consumers.insert(id, Attached { connection, subscription, queue });
+        self.consumers.insert(
+            id,
+            Attached {
+                connection,
+                subscription,
+                queue,
+            },
+        );
         if let Some(client) = self.clients.get_mut(&connection) {
             client.subscriptions.insert(subscription, id);
         }
@@ -226,8 +305,13 @@ impl Leader {
     }
 
     fn unsubscribe(&mut self, connection: ConnectionId, subscription: u32) {
-        let id = self.clients.get_mut(&connection).and_then(|client| client.subscriptions.remove(&subscription));
-        let Some(id) = id else { return };
+        let Some(client) = self.clients.get_mut(&connection) else {
+            return;
+        };
+        client.opening.remove(&subscription);
+        let Some(id) = client.subscriptions.remove(&subscription) else {
+            return;
+        };
         self.consumers.remove(&id);
         if let Some(topic) = self.topics.remove(id) {
             self.bridges.topic_name_changed(&topic);
@@ -246,11 +330,17 @@ impl Leader {
         verdict: Verdict,
         transaction: Option<String>,
     ) {
-        let id = self.clients.get(&connection).and_then(|client| client.subscriptions.get(&subscription)).copied();
+        let id = self
+            .clients
+            .get(&connection)
+            .and_then(|client| client.subscriptions.get(&subscription))
+            .copied();
         let rejected = verdict == Verdict::Rejected;
         let command = id.and_then(|id| self.dispatcher.acknowledge(id, target, rejected));
         // A subscriber's deliveries, or what has been acknowledged before: nothing is left to do.
-        let Some(command) = command else { return self.reply(connection, token, Ok(())) };
+        let Some(command) = command else {
+            return self.reply(connection, token, Ok(()));
+        };
         match transaction {
             None => self.submit(command.encode(), Pending::Reply { connection, token }),
             Some(name) => {
@@ -270,7 +360,9 @@ impl Leader {
     }
 
     fn begin(&mut self, connection: ConnectionId, name: String) -> Result<(), Refusal> {
-        let Some(client) = self.clients.get_mut(&connection) else { return Ok(()) };
+        let Some(client) = self.clients.get_mut(&connection) else {
+            return Ok(());
+        };
         if client.transactions.contains_key(&name) {
             let text = format!("transaction {name:?} has already begun");
             return Err(Refusal::new(RefusalKind::InUse, text));
@@ -287,7 +379,9 @@ impl Leader {
         acknowledged: Option<(QueueId, Vec<u64>)>,
     ) -> Result<(), Refusal> {
         let max = self.config.transaction_bytes_max;
-        let Some(client) = self.clients.get_mut(&connection) else { return Ok(()) };
+        let Some(client) = self.clients.get_mut(&connection) else {
+            return Ok(());
+        };
         let Some(transaction) = client.transactions.get_mut(name) else {
             return Err(no_transaction(name));
         };
@@ -302,7 +396,10 @@ impl Leader {
     }
 
     fn commit(&mut self, connection: ConnectionId, token: Option<Token>, name: &str) {
-        let found = self.clients.get_mut(&connection).and_then(|client| client.transactions.remove(name));
+        let found = self
+            .clients
+            .get_mut(&connection)
+            .and_then(|client| client.transactions.remove(name));
         match found {
             None => self.reply(connection, token, Err(no_transaction(name))),
             Some(transaction) if transaction.commands.is_empty() => self.reply(connection, token, Ok(())),
@@ -314,7 +411,11 @@ impl Leader {
     }
 
     fn abort(&mut self, connection: ConnectionId, token: Option<Token>, name: &str) {
-        match self.clients.get_mut(&connection).and_then(|client| client.transactions.remove(name)) {
+        match self
+            .clients
+            .get_mut(&connection)
+            .and_then(|client| client.transactions.remove(name))
+        {
             None => self.reply(connection, token, Err(no_transaction(name))),
             Some(transaction) => {
                 self.roll_back(transaction);
@@ -331,8 +432,11 @@ impl Leader {
     }
 
     fn end_subscriptions(&mut self, connection: ConnectionId) {
-        let subscriptions: Vec<u32> =
-            self.clients.get(&connection).map(|c| c.subscriptions.keys().copied().collect()).unwrap_or_default();
+        let subscriptions: Vec<u32> = self
+            .clients
+            .get(&connection)
+            .map(|c| c.subscriptions.keys().copied().collect())
+            .unwrap_or_default();
         for subscription in subscriptions {
             self.unsubscribe(connection, subscription);
         }
@@ -340,17 +444,26 @@ impl Leader {
 
     pub(super) fn on_closed(&mut self, connection: ConnectionId) {
         self.end_subscriptions(connection);
-        let Some(client) = self.clients.remove(&connection) else { return };
+        let Some(client) = self.clients.remove(&connection) else {
+            return;
+        };
         for transaction in client.transactions.into_values() {
             self.roll_back(transaction);
         }
         for destination in client.temporary {
-            let command = Command::DeleteDestination(DeleteDestination { destination, if_empty: false }).encode();
+            let command = Command::DeleteDestination(DeleteDestination {
+                destination,
+                if_empty: false,
+            })
+            .encode();
             self.submit(command, Pending::Nobody);
         }
     }
 }
 
 fn no_transaction(name: &str) -> Refusal {
-    Refusal::new(RefusalKind::NotFound, format!("there is no transaction {name:?}; it was not begun, or has ended"))
+    Refusal::new(
+        RefusalKind::NotFound,
+        format!("there is no transaction {name:?}; it was not begun, or has ended"),
+    )
 }

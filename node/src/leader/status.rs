@@ -23,7 +23,12 @@ impl Leader {
 
     fn status(&self) -> Value {
         let (queues, in_doubt, group_id, total) = self.group.with_broker(|broker| {
-            (self.queues(broker), in_doubt(broker), broker.group(), broker.queues().len())
+            (
+                self.queues(broker),
+                in_doubt(broker),
+                broker.group(),
+                broker.queues().len(),
+            )
         });
         json!({
             "group_id": format!("{group_id:016x}"),
@@ -78,10 +83,18 @@ fn name(queue: &Queue) -> String {
     use ferrymq_broker::Owner;
     match &queue.kind {
         QueueKind::Queue(destination) => destination.to_string(),
-        QueueKind::Subscription { topic, owner: Owner::Client { client_id, name }, .. } => {
+        QueueKind::Subscription {
+            topic,
+            owner: Owner::Client { client_id, name },
+            ..
+        } => {
             format!("{topic} for {client_id}:{name}")
         }
-        QueueKind::Subscription { topic, owner: Owner::Group { group, .. }, .. } => {
+        QueueKind::Subscription {
+            topic,
+            owner: Owner::Group { group, .. },
+            ..
+        } => {
             format!("{topic} for group {group:016x}")
         }
     }

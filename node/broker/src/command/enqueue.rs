@@ -7,7 +7,7 @@ use crate::{
     ApplyError, Effect, Outcome, Place, Queue, QueueId, Slot,
     command::{framed, kind},
     effect::Applied,
-    producers::Producers,
+    producers::{Admission, GAPS_MAX, Producers},
     queues::Queues,
     subscriptions::Subscriptions,
     wire::Reader,
@@ -44,8 +44,13 @@ pub(crate) fn apply(
     let routing = message.routing().map_err(ApplyError::Message)?;
     if let Some((id, sequence)) = routing.producer {
         let id = std::str::from_utf8(&id).map_err(|_| ApplyError::Malformed("producer id"))?;
-        if !producers.admit(id, sequence, index) {
-            return Ok(Outcome::Duplicate);
+        match producers.admit(id, sequence, index) {
+            Admission::New => {}
+            Admission::Seen => return Ok(Outcome::Duplicate),
+            Admission::TooManyGaps => {
+                let text = format!("producer {id:?} leaves out too many numbers: more than {GAPS_MAX} gaps");
+                return Ok(Outcome::Refused(text));
+            }
         }
     }
     let name = std::str::from_utf8(&routing.name).map_err(|_| ApplyError::Malformed("destination name"))?;

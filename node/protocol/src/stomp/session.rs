@@ -446,6 +446,10 @@ impl Session for StompSession {
         }
     }
 
+    fn on_throttled(&mut self) {
+        self.heartbeat.on_read();
+    }
+
     fn next_tick_ms(&self) -> Option<u64> {
         match &self.state {
             State::Greeting { deadline_ms } => Some(deadline_ms.unwrap_or(0)),

@@ -32,6 +32,14 @@ pub(super) fn consumer(
         header: "destination",
     };
     let destination = destination::read(headers.get("destination").ok_or(missing)?, subscriber.connection_id)?;
+    let own = destination
+        .name()
+        .strip_prefix(subscriber.connection_id)
+        .is_some_and(|rest| rest.starts_with(':'));
+    if destination.kind().is_temporary() && !own {
+        let text = "only the connection that made a temporary destination can consume from it";
+        return Err(StompError::NotOffered(text));
+    }
     let browser = flag(headers, "browser");
     if browser && subscriber.version == Version::V1_0 {
         return Err(StompError::NotOffered("browser needs STOMP 1.1 or later"));
