@@ -117,7 +117,7 @@ pub(crate) struct Attached {
 }
 
 impl Leader {
-    pub(crate) fn new(group: Group, term: u64, config: LeaderConfig, mesh: MeshStarter) -> Self {
+    pub(crate) fn new(group: Group, term: u64, config: LeaderConfig, mesh: MeshStarter, first_token: u64) -> Self {
         Self {
             dispatcher: Dispatcher::new(config.dispatch.clone()),
             topics: Topics::default(),
@@ -125,7 +125,7 @@ impl Leader {
             consumers: HashMap::default(),
             next_consumer: 1,
             pending: HashMap::default(),
-            next_token: 1,
+            next_token: first_token,
             touched: Vec::new(),
             store_full: false,
             parked: VecDeque::new(),

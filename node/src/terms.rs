@@ -18,6 +18,8 @@ pub(crate) struct Current {
     pub(crate) asks: mpsc::UnboundedSender<Ask>,
 }
 
+/// Tokens that one master's loop may use up, in bits.
+const TOKEN_BITS: u32 = 40;
 /// Pause before the master's loop begins anew within one term.
 const AGAIN: Duration = Duration::from_millis(50);
 
@@ -30,6 +32,7 @@ pub(crate) async fn run(
     current: watch::Sender<Option<Current>>,
 ) -> String {
     let mut role = group.role();
+    let mut loops: u64 = 0;
     loop {
         let term = match &*role.borrow_and_update() {
             Role::Master { term } => Some(*term),
@@ -51,7 +54,9 @@ pub(crate) async fn run(
         let (clients, from_clients) = mpsc::unbounded_channel();
         let (asks, from_operators) = mpsc::unbounded_channel();
         current.send_replace(Some(Current { clients, asks }));
-        let leader = Leader::new(group.clone(), term, config.clone(), mesh.clone());
+        // Results of an earlier loop may still come: no two loops give a command the same token.
+        loops += 1;
+        let leader = Leader::new(group.clone(), term, config.clone(), mesh.clone(), loops << TOKEN_BITS);
         let ended = leader
             .run(&mut events, from_clients, from_operators, group.role())
             .await;

@@ -77,11 +77,15 @@ fn a_new_node_joins_with_a_backlog_and_disk_is_given_back() {
     let work = Work::start(group);
     let (mut ports, dir) = (Ports::take(), mesh.dir().to_owned());
     let took = join(&mut mesh.groups[0], &mut ports, &dir, SMALL_STORE, &dir.join("north4"));
+    // A node that votes has what it votes on.
+    let joined_bytes = bytes_below(&mesh.groups[0].nodes[3].data().join("journal"));
+    assert!(
+        joined_bytes > backlog_bytes,
+        "it votes with {joined_bytes} bytes on disk"
+    );
     let more = wait_caught_up(&mesh.groups[0], 4, LOAD_MAX);
     println!("a new node has joined with a backlog of {SMALL_BACKLOG} messages after {took:?} + {more:?}");
     work.finish();
-    let joined_bytes = bytes_below(&mesh.groups[0].nodes[3].data().join("journal"));
-    assert!(joined_bytes > backlog_bytes, "{joined_bytes}: the bodies are there");
 
     make_master(&mesh.groups[0], 4);
     drain(&mesh, &history, SMALL_BACKLOG);

@@ -399,7 +399,9 @@ fn raft_config(config: &Config) -> Result<openraft::Config, StartError> {
         // The log is cut by bytes, see housekeeping.rs: entries differ in size by three orders of magnitude.
         max_in_snapshot_log_to_keep: u64::MAX,
         purge_batch_size: 1,
-        replication_lag_threshold: 1_000,
+        // What a joining node may lack when it gets its vote. An entry is a batch of up to a mebibyte, so that a node
+        // a thousand entries behind may have nothing of a large backlog; a slave that keeps up lacks a few.
+        replication_lag_threshold: 16,
         quorum_loss_probe_interval: Some(3 * config.election_timeout_max_ms),
         enable_pre_vote: Some(true),
         enable_leader_restore: Some(false),
