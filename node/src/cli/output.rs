@@ -25,7 +25,7 @@ pub(crate) fn print(text: &str) -> Result<(), Failure> {
     print_bytes(text.as_bytes())
 }
 
-/// As [`print`], for bytes that need not be text.
+/// As [`print()`], for bytes that need not be text.
 ///
 /// # Errors
 /// Where standard output cannot be written to.
