@@ -197,16 +197,25 @@ fn a_backlog_of_a_million_messages_costs_disk_and_not_memory() {
     assert_eq!(group.messages("queue://BACKLOG"), MESSAGES);
     group.settle(LOAD_MAX);
     sync();
+    // All figures are wanted, also when one is too large.
+    let mut broken = Vec::new();
     let payload = (MESSAGES * MESSAGE_BYTES as u64) as f64;
     for (at, node) in group.nodes.iter().enumerate() {
         let written = (disks[at].bytes_written() - before[at]) as f64 / payload;
         let (resident, peak) = memory_mib(node);
+        let status = node.status().expect("a running node tells its status");
+        let journal = status["group"]["journal"]["bytes_written"].as_f64().unwrap_or_default() / payload;
         println!(
-            "{}: {written:.3} × payload written, {resident} MiB resident, {peak} MiB at most",
+            "{}: {written:.3} × payload written ({journal:.3} by the journal), {resident} MiB resident, {peak} MiB at \
+             most",
             node.name
         );
-        assert!(written < WRITTEN_PER_PAYLOAD_MAX, "{}: {written}", node.name);
-        assert!(resident < RESIDENT_MIB_MAX, "{}: {resident} MiB", node.name);
+        if written >= WRITTEN_PER_PAYLOAD_MAX {
+            broken.push(format!("{} has written {written:.3} × payload", node.name));
+        }
+        if resident >= RESIDENT_MIB_MAX {
+            broken.push(format!("{} occupies {resident} MiB", node.name));
+        }
     }
 
     for node in &mut group.nodes {
@@ -217,7 +226,9 @@ fn a_backlog_of_a_million_messages_costs_disk_and_not_memory() {
     Prober::new(group).send();
     let took = begun.elapsed();
     println!("all three killed and started: the first acknowledged send after {took:?}");
-    assert!(took < RESTART_MAX);
+    if took >= RESTART_MAX {
+        broken.push(format!("a restart takes {took:?}"));
+    }
     assert_eq!(group.messages("queue://BACKLOG"), MESSAGES);
     group.settle(LOAD_MAX);
 
@@ -228,8 +239,11 @@ fn a_backlog_of_a_million_messages_costs_disk_and_not_memory() {
     for node in &mesh.groups[0].nodes {
         let (resident, peak) = memory_mib(node);
         println!("{}: {resident} MiB resident, {peak} MiB at most", node.name);
-        assert!(resident < RESIDENT_MIB_MAX, "{}: {resident} MiB", node.name);
+        if resident >= RESIDENT_MIB_MAX {
+            broken.push(format!("{} occupies {resident} MiB after the join", node.name));
+        }
     }
+    assert!(broken.is_empty(), "{broken:#?}");
 }
 
 fn scale_is_wanted() -> bool {

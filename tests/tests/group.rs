@@ -295,8 +295,14 @@ fn a_wiped_node_comes_back_by_its_group() {
     group.nodes[slave].kill();
     group.nodes[slave].wipe();
     group.nodes[slave].start();
-    wait_until("the wiped node has everything again", START_MAX, || {
+    wait_until("the wiped node has everything again, and votes", START_MAX, || {
         let (master, wiped) = (group.nodes[group.master()].status(), group.nodes[slave].status());
+        // Before it votes, the group is one of two nodes, of which none may fail.
+        let members = master.as_ref().and_then(|s| s["group"]["members"].as_array().cloned());
+        let votes = |member: &serde_json::Value| member["is_voter"] == true;
+        if !members.is_some_and(|members| members.len() == 3 && members.iter().all(votes)) {
+            return false;
+        }
         let applied = |status: Option<serde_json::Value>| status.and_then(|s| s["group"]["applied_index"].as_u64());
         let (master, wiped) = (applied(master), applied(wiped));
         master.is_some() && master == wiped

@@ -1,8 +1,9 @@
 //! The state as bytes: places only, no message bodies, and compact, because it is written again and again.
 //!
-//! Places are written as distances from the one before; consecutive messages of a backlog take about ten bytes each.
+//! Places are written as distances from the one before; consecutive messages of a backlog take two to four bytes each.
 
 use bytes::{BufMut, Bytes, BytesMut};
+use ferrymq_message::Message;
 
 use crate::{
     ApplyError, Broker, Place, Queue, Settings, Slot,
@@ -11,7 +12,7 @@ use crate::{
         subscribe::{put_owner, take_owner},
     },
     producers::Seen,
-    queue::{KEPT_FLAGS, QueueKind},
+    queue::{KEPT_FLAGS, PERSISTENT, QueueKind},
     transfers::{Incoming, Outgoing, PendingOffer},
     wire::{Reader, put_dead_letter, put_destination, put_seqs, put_text, put_varint},
 };
@@ -37,7 +38,7 @@ impl Broker {
             put_text(&mut out, id);
             out.put_u64_le(seen.highest);
             out.put_u64_le(seen.index);
-            out.put_u8(seen.gaps.len() as u8);
+            out.put_u16_le(seen.gaps.len() as u16);
             for &(first, last) in &seen.gaps {
                 out.put_u64_le(first);
                 out.put_u64_le(last);
@@ -149,7 +150,7 @@ impl Broker {
 fn take_seen(reader: &mut Reader) -> Result<Seen, ApplyError> {
     let (highest, index) = (reader.u64()?, reader.u64()?);
     let mut gaps: Vec<(u64, u64)> = Vec::new();
-    for _ in 0..reader.u8()? {
+    for _ in 0..reader.u16()? {
         let (first, last) = (reader.u64()?, reader.u64()?);
         let apart = gaps.last().is_none_or(|&(_, before)| before < first);
         if first > last || last >= highest || !apart {
@@ -158,6 +159,92 @@ fn take_seen(reader: &mut Reader) -> Result<Seen, ApplyError> {
         gaps.push((first, last));
     }
     Ok(Seen { highest, index, gaps })
+}
+
+/// What the first message of a queue is told as the difference from.
+const FIRST: Slot = Slot {
+    place: Place {
+        index: 0,
+        offset: 0,
+        len: 0,
+    },
+    expires_ms: 0,
+    redeliveries: 0,
+    hops: 0,
+    priority: Message::PRIORITY_DEFAULT,
+    flags: PERSISTENT,
+};
+
+/// What a message has in common with the one before it; a backlog of millions is mostly that.
+mod same {
+    /// Its number is the next one.
+    pub(super) const RUN: u8 = 1;
+    /// It came with the same entry.
+    pub(super) const ENTRY: u8 = 2;
+    /// It has as many bytes.
+    pub(super) const LEN: u8 = 4;
+    /// Everything but number and place.
+    pub(super) const KIND: u8 = 8;
+}
+
+/// Writes how a message differs from the one before it.
+fn put_slot(out: &mut BytesMut, (last_seq, last): (u64, Slot), (seq, slot): (u64, &Slot)) {
+    let kind = |s: &Slot| (s.expires_ms, s.redeliveries, s.hops, s.priority, s.flags);
+    let common = [
+        (seq == last_seq.wrapping_add(1), same::RUN),
+        (slot.place.index == last.place.index, same::ENTRY),
+        (slot.place.len == last.place.len, same::LEN),
+        (kind(slot) == kind(&last), same::KIND),
+    ];
+    let common = common
+        .iter()
+        .filter(|(holds, _)| *holds)
+        .fold(0, |bits, (_, bit)| bits | bit);
+    out.put_u8(common);
+    if common & same::RUN == 0 {
+        put_varint(out, seq.wrapping_sub(last_seq));
+    }
+    let mut end = 0;
+    if common & same::ENTRY == 0 {
+        put_varint(out, slot.place.index.wrapping_sub(last.place.index));
+    } else {
+        end = last.place.offset.wrapping_add(last.place.len);
+    }
+    put_varint(out, u64::from(slot.place.offset.wrapping_sub(end)));
+    if common & same::LEN == 0 {
+        put_varint(out, u64::from(slot.place.len));
+    }
+    if common & same::KIND == 0 {
+        put_varint(out, slot.expires_ms as u64);
+        put_varint(out, u64::from(slot.redeliveries));
+        out.put_u8(slot.hops);
+        out.put_u8(slot.priority);
+        out.put_u8(slot.flags);
+    }
+}
+
+fn take_slot(reader: &mut Reader, (last_seq, last): (u64, Slot)) -> Result<(u64, Slot), ApplyError> {
+    let common = reader.u8()?;
+    let distance = if common & same::RUN == 0 { reader.varint()? } else { 1 };
+    let mut slot = last;
+    let mut end = 0;
+    if common & same::ENTRY == 0 {
+        slot.place.index = last.place.index.wrapping_add(reader.varint()?);
+    } else {
+        end = last.place.offset.wrapping_add(last.place.len);
+    }
+    slot.place.offset = end.wrapping_add(reader.varint()? as u32);
+    if common & same::LEN == 0 {
+        slot.place.len = reader.varint()? as u32;
+    }
+    if common & same::KIND == 0 {
+        slot.expires_ms = reader.varint()? as i64;
+        slot.redeliveries = reader.varint()? as u16;
+        slot.hops = reader.u8()?;
+        slot.priority = reader.u8()?;
+        slot.flags = reader.u8()?;
+    }
+    Ok((last_seq.wrapping_add(distance), slot))
 }
 
 fn put_queue(out: &mut BytesMut, queue: &Queue) {
@@ -179,29 +266,10 @@ fn put_queue(out: &mut BytesMut, queue: &Queue) {
         out.put_u64_le(number);
     }
     put_varint(out, queue.len());
-    let mut last = (
-        0u64,
-        Place {
-            index: 0,
-            offset: 0,
-            len: 0,
-        },
-    );
+    let mut last = (u64::MAX, FIRST);
     for (seq, slot) in queue.iter_from(0) {
-        let Place { index, offset, len } = slot.place;
-        put_varint(out, seq.wrapping_sub(last.0));
-        let step = index.wrapping_sub(last.1.index);
-        put_varint(out, step);
-        // Within one entry offsets mostly grow by about the same; in a new entry they begin anew.
-        let base = if step == 0 { last.1.offset } else { 0 };
-        put_varint(out, u64::from(offset.wrapping_sub(base)));
-        put_varint(out, u64::from(len));
-        put_varint(out, slot.expires_ms as u64);
-        put_varint(out, u64::from(slot.redeliveries));
-        out.put_u8(slot.hops);
-        out.put_u8(slot.priority);
-        out.put_u8(slot.flags);
-        last = (seq, slot.place);
+        put_slot(out, last, (seq, slot));
+        last = (seq, *slot);
     }
     out.put_u32_le(queue.dead_letters.len() as u32);
     for (&seq, letter) in &queue.dead_letters {
@@ -234,35 +302,17 @@ fn take_queue(reader: &mut Reader) -> Result<Queue, ApplyError> {
     if next_seq > COUNTER_MAX || enqueued > COUNTER_MAX || dequeued > COUNTER_MAX {
         return Err(ApplyError::Malformed("counter of a queue"));
     }
-    let mut seq = 0u64;
-    let mut place = Place {
-        index: 0,
-        offset: 0,
-        len: 0,
-    };
+    let mut last = (u64::MAX, FIRST);
     for number in 0..reader.varint()? {
-        let distance = reader.varint()?;
-        seq = seq.wrapping_add(distance);
-        if (distance == 0 && number > 0) || seq < distance || seq >= next_seq {
+        let (seq, slot) = take_slot(reader, last)?;
+        if (number > 0 && seq <= last.0) || seq >= next_seq {
             return Err(ApplyError::Malformed("number of a message"));
         }
-        let step = reader.varint()?;
-        let base = if step == 0 { place.offset } else { 0 };
-        place.index = place.index.wrapping_add(step);
-        place.offset = base.wrapping_add(reader.varint()? as u32);
-        place.len = reader.varint()? as u32;
-        let slot = Slot {
-            place,
-            expires_ms: reader.varint()? as i64,
-            redeliveries: reader.varint()? as u16,
-            hops: reader.u8()?,
-            priority: reader.u8()?,
-            flags: reader.u8()?,
-        };
         if slot.flags & !KEPT_FLAGS != 0 {
             return Err(ApplyError::Malformed("flags of a message"));
         }
         queue.restore(seq, slot);
+        last = (seq, slot);
     }
     for _ in 0..reader.u32()? {
         let seq = reader.u64()?;
@@ -274,4 +324,37 @@ fn take_queue(reader: &mut Reader) -> Result<Queue, ApplyError> {
     }
     (queue.next_seq, queue.enqueued, queue.dequeued) = (next_seq, enqueued, dequeued);
     Ok(queue)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::producers::GAPS_MAX;
+
+    #[test]
+    fn a_producer_with_as_many_gaps_as_may_be_survives() {
+        let mut broker = Broker::default();
+        for sequence in (1..2 * GAPS_MAX as u64).step_by(2) {
+            broker.producers.admit("p", sequence, 1);
+        }
+        assert_eq!(Broker::decode(&broker.encode(), Settings::default()), Ok(broker));
+    }
+
+    #[test]
+    fn a_long_backlog_takes_few_bytes() {
+        let mut broker = Broker::default();
+        let mut out = crate::Applied::default();
+        let queue = broker.queues.open(&ferrymq_message::Destination::queue("Q"), &mut out);
+        for n in 0..10_000u32 {
+            let place = Place {
+                index: u64::from(n / 300),
+                offset: 5 + n % 300 * 1105,
+                len: 1100,
+            };
+            broker.queues.get_mut(queue).unwrap().push(Slot::new(place, 0, 4, true));
+        }
+        let bytes = broker.encode();
+        assert!(bytes.len() < 30_000, "{} bytes for 10,000 messages", bytes.len());
+        assert_eq!(Broker::decode(&bytes, Settings::default()), Ok(broker));
+    }
 }

@@ -18,6 +18,7 @@ use crate::admission::Admission;
 use crate::config::{Config, ConfigError, NodeAddress, NodeId};
 use crate::dial::Dial;
 use crate::event::GroupEvent;
+use crate::growth::Growth;
 use crate::identity::{self, IdentityError};
 use crate::lease::Lease;
 use crate::log_store::{LogStore, cell};
@@ -114,6 +115,7 @@ impl Group {
             settings,
             events,
         )?;
+        *replica.growth() = Growth::new(config.log_keep_bytes);
         let lease = Arc::new(Lease::new(
             config.node,
             Duration::from_millis(config.election_timeout_min_ms),

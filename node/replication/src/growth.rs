@@ -3,12 +3,14 @@
 
 use std::collections::VecDeque;
 
-/// Log between two marks, in bytes: as exactly is known where the log may be cut.
-const MARK_BYTES: u64 = 1 << 20;
+/// Log between two marks at most, in bytes: as exactly is known where the log may be cut.
+const MARK_BYTES_MAX: u64 = 1 << 20;
 
 /// Bytes applied and freed, with marks along the log.
 #[derive(Debug, Default)]
 pub(crate) struct Growth {
+    /// Log that stays behind a cut, in bytes.
+    keep_bytes: u64,
     /// Since a snapshot was last due: log that came, and messages that went.
     due_bytes: u64,
     /// Log since the start, in bytes.
@@ -20,14 +22,26 @@ pub(crate) struct Growth {
 }
 
 impl Growth {
+    /// Nothing has grown yet.
+    pub(crate) fn new(keep_bytes: u64) -> Self {
+        Self {
+            keep_bytes,
+            due_bytes: 0,
+            log_bytes: 0,
+            marks: VecDeque::new(),
+            seen_bytes: 0,
+        }
+    }
+
     /// An entry was applied.
     pub(crate) fn add(&mut self, index: u64, log: u64, freed: u64) {
         self.due_bytes += log + freed;
         self.log_bytes += log;
+        let step = (self.keep_bytes / 64).min(MARK_BYTES_MAX);
         if self
             .marks
             .back()
-            .is_none_or(|&(_, bytes)| self.log_bytes - bytes >= MARK_BYTES)
+            .is_none_or(|&(_, bytes)| self.log_bytes - bytes >= step)
         {
             self.marks.push_back((index, self.log_bytes));
         }
@@ -45,12 +59,11 @@ impl Growth {
         due
     }
 
-    /// The entry up to which the log may go if the last `keep` bytes of it shall stay, never beyond the snapshot. Marks
-    /// below are dropped.
-    pub(crate) fn cut(&mut self, snapshot_index: u64, keep: u64) -> Option<u64> {
+    /// The entry up to which the log may go, never beyond the snapshot. Marks below are dropped.
+    pub(crate) fn cut(&mut self, snapshot_index: u64) -> Option<u64> {
         let mut cut = None;
         while let Some(&(index, bytes)) = self.marks.front() {
-            if index > snapshot_index || self.log_bytes - bytes < keep {
+            if index > snapshot_index || self.log_bytes - bytes < self.keep_bytes {
                 break;
             }
             cut = Some(index);
@@ -66,7 +79,7 @@ mod tests {
 
     #[test]
     fn a_snapshot_is_due_by_log_by_freed_bytes_and_sooner_when_idle() {
-        let mut growth = Growth::default();
+        let mut growth = Growth::new(0);
         growth.add(1, 100, 0);
         assert!(!growth.take_due(1000));
         growth.add(2, 100, 800);
@@ -79,12 +92,12 @@ mod tests {
 
     #[test]
     fn the_last_bytes_stay_and_nothing_beyond_the_snapshot_goes() {
-        let mut growth = Growth::default();
+        let mut growth = Growth::new(3 * MARK_BYTES_MAX);
         for index in 1..=10 {
-            growth.add(index, MARK_BYTES, 0);
+            growth.add(index, MARK_BYTES_MAX, 0);
         }
-        assert_eq!(growth.cut(4, 0), Some(4));
-        assert_eq!(growth.cut(10, 3 * MARK_BYTES), Some(7));
-        assert_eq!(growth.cut(10, 3 * MARK_BYTES), None);
+        assert_eq!(growth.cut(4), Some(4));
+        assert_eq!(growth.cut(10), Some(7));
+        assert_eq!(growth.cut(10), None);
     }
 }

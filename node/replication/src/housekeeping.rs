@@ -28,7 +28,7 @@ pub(crate) async fn run(inner: Arc<Inner>) {
             tracing::debug!(%error, "no snapshot");
         }
         let snapshot_index = inner.metrics().snapshot.map_or(0, |log_id| log_id.index);
-        let cut = inner.replica.growth().cut(snapshot_index, inner.config.log_keep_bytes);
+        let cut = inner.replica.growth().cut(snapshot_index);
         if let Some(index) = cut
             && let Err(error) = inner.raft.trigger().purge_log(index).await
         {

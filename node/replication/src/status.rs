@@ -55,7 +55,8 @@ pub struct MemberStatus {
     pub node: NodeId,
     /// Where it is reached.
     pub address: NodeAddress,
-    /// False for a node that is still catching up.
+    /// False for a node that is still catching up, and until the change of membership that makes it a voter needs no
+    /// majority of the old voters any more: from then on any minority may fail.
     pub is_voter: bool,
     /// What the master knows it to have; only known on the master.
     pub matched_index: Option<u64>,
@@ -95,7 +96,7 @@ pub(crate) fn collect(inner: &Inner) -> GroupStatus {
         MemberStatus {
             node: *node,
             address: address.clone(),
-            is_voter: membership.voter_ids().any(|voter| voter == *node),
+            is_voter: membership.get_joint_config().iter().all(|voters| voters.contains(node)),
             matched_index: if is_self { Some(last_index) } else { matched },
             lag_entries: if is_self {
                 Some(0)

@@ -21,7 +21,7 @@ use std::{
 use anyhow::bail;
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
-use tokio::time::timeout_at;
+use tokio::time::timeout;
 
 use super::output::{self, Format};
 use mesh::{GROUPS, Mesh};
@@ -55,7 +55,7 @@ pub(crate) struct DemoArgs {
     /// Leave the mesh running at the end
     #[arg(long)]
     keep: bool,
-    /// Seconds after which the demo gives up
+    /// Seconds after which the demo gives up, once the mesh is up
     #[arg(long, value_name = "SECONDS", default_value_t = 600)]
     timeout: u64,
     /// Form of the account on standard output
@@ -119,12 +119,9 @@ async fn interrupted() -> &'static str {
     }
 }
 
-/// The whole show. `true` where every promise was kept.
-async fn show(args: &DemoArgs) -> anyhow::Result<bool> {
+/// Six processes, two masters, one link.
+async fn bring_up(args: &DemoArgs, narrator: &Narrator) -> anyhow::Result<Mesh> {
     let begun = Instant::now();
-    let end = tokio::time::Instant::now() + Duration::from_secs(args.timeout);
-    let narrator = Narrator::new(args.messages);
-
     let mut mesh = Mesh::start(args.discovery)?;
     narrator.say(format!("six nodes are starting in {}", mesh.dir().display()));
     let starting = async {
@@ -134,20 +131,19 @@ async fn show(args: &DemoArgs) -> anyhow::Result<bool> {
         }
         mesh.wait_linked().await;
     };
-    if timeout_at((tokio::time::Instant::now() + START_MAX).min(end), starting)
-        .await
-        .is_err()
-    {
-        let dir = mesh.keep_files();
-        bail!(
-            "the mesh is not up within {START_MAX:?}; its logs are left for you in {}",
-            dir.display()
-        );
+    if timeout(START_MAX, starting).await.is_err() {
+        let dir = mesh.keep_files().display().to_string();
+        bail!("the mesh is not up within {START_MAX:?}; its logs are left for you in {dir}");
     }
-    narrator.say(format!(
-        "the groups are linked, {:.1} s after the start",
-        begun.elapsed().as_secs_f64()
-    ));
+    let took = begun.elapsed().as_secs_f64();
+    narrator.say(format!("the groups are linked, {took:.1} s after the start"));
+    Ok(mesh)
+}
+
+/// The whole show. `true` where every promise was kept.
+async fn show(args: &DemoArgs) -> anyhow::Result<bool> {
+    let narrator = Narrator::new(args.messages);
+    let mut mesh = bring_up(args, &narrator).await?;
 
     let traffic = Traffic::new(args.messages, args.size as usize);
     let (north, south) = (mesh.uri(&GROUPS[0]), mesh.uri(&GROUPS[1]));
@@ -155,7 +151,7 @@ async fn show(args: &DemoArgs) -> anyhow::Result<bool> {
         "sending {} messages of {} bytes to north, consuming at south",
         args.messages, args.size
     ));
-    let running = Instant::now();
+    let begun = Instant::now();
     let mut kills = Vec::new();
     let work = async {
         let faults = async {
@@ -172,7 +168,7 @@ async fn show(args: &DemoArgs) -> anyhow::Result<bool> {
             narrator.follow(&traffic)
         )
     };
-    let finished = match timeout_at(end, work).await {
+    let finished = match timeout(Duration::from_secs(args.timeout), work).await {
         Ok(Ok(_)) => true,
         Ok(Err(error)) => {
             narrator.end();
@@ -183,7 +179,7 @@ async fn show(args: &DemoArgs) -> anyhow::Result<bool> {
     };
     narrator.end();
 
-    let report = Report::new(args, &traffic, kills, running.elapsed(), finished);
+    let report = Report::new(args, &traffic, kills, begun.elapsed(), finished);
     match args.output {
         Format::Table => output::print(&report.table()),
         Format::Json => output::print_json(&report.json()),
