@@ -72,13 +72,13 @@ fn suite(python: &Path, mesh: &Mesh) -> std::process::Output {
         .expect("python can be started")
 }
 
-#[test]
-fn stomp_py_speaks_with_a_mesh() {
+/// The whole suite against two groups that find each other in this way.
+fn speaks_with_a_mesh(test: &str, discovery: Discovery) {
     let python = match python() {
         Ok(python) => python,
-        Err(why) => return skip::skipped("stomp_py_speaks_with_a_mesh", &why),
+        Err(why) => return skip::skipped(test, &why),
     };
-    let mesh = Mesh::two_groups("python", Discovery::Static);
+    let mesh = Mesh::two_groups(test, discovery);
     let output = suite(&python, &mesh);
     let told = String::from_utf8_lossy(&output.stderr);
     println!("{told}");
@@ -88,4 +88,19 @@ fn stomp_py_speaks_with_a_mesh() {
         .lines()
         .find_map(|line| line.strip_prefix("Ran ")?.split(' ').next()?.parse::<u32>().ok());
     assert!(ran.is_some_and(|ran| ran >= 8), "{told}");
+}
+
+#[test]
+fn stomp_py_speaks_with_a_mesh() {
+    speaks_with_a_mesh("python-static", Discovery::Static);
+}
+
+#[test]
+fn stomp_py_speaks_with_a_mesh_found_by_multicast() {
+    speaks_with_a_mesh("python-multicast", Discovery::Multicast);
+}
+
+#[test]
+fn stomp_py_speaks_with_a_mesh_found_by_mdns() {
+    speaks_with_a_mesh("python-mdns", Discovery::Mdns);
 }
