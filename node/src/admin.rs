@@ -9,6 +9,8 @@ use tokio::sync::{oneshot, watch};
 
 use crate::{leader::Ask, mesh::DiscoveryView, terms::Current};
 
+/// A slave that has not heard its master for so long is cut off: clients are better served elsewhere.
+const MASTER_SILENT_MS_MAX: u64 = 3_000;
 /// How long the master's loop may take to answer.
 const ANSWER_MAX: Duration = Duration::from_secs(2);
 
@@ -70,7 +72,16 @@ impl Source for NodeSource {
                 Role::Slave {
                     master: Some((node, _)),
                     ..
-                } => (true, format!("slave of node {node}")),
+                } => match self.group.master_heard_ms_ago() {
+                    Some(ms) if ms > MASTER_SILENT_MS_MAX => {
+                        let seconds = ms / 1000;
+                        (
+                            false,
+                            format!("slave of node {node}, which was last heard {seconds} s ago"),
+                        )
+                    }
+                    _ => (true, format!("slave of node {node}")),
+                },
                 Role::Slave { master: None, .. } => (false, "no master".to_owned()),
             };
             Health { ok, reason }

@@ -257,6 +257,13 @@ impl NodeProcess {
             .map(|(_, status)| status)
     }
 
+    /// The code of `GET /api/health`; none where the node does not answer.
+    pub fn health(&self) -> Option<u16> {
+        http::get_at(self.ports.admin_address(), "/api/health")
+            .ok()
+            .map(|(code, _)| code)
+    }
+
     /// Whether it is its group's master and may act as such.
     pub fn is_master(&self) -> bool {
         self.is_running()

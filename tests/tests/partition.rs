@@ -146,7 +146,14 @@ fn a_slave_that_was_cut_off_disturbs_nobody_when_it_is_back() {
     holds_for("the others go on and it gets nothing", Duration::from_secs(3), || {
         term(&mesh, master) == before && applied(slave) == behind
     });
+    // Whoever looks for a node to connect to must see that this one leads nowhere.
+    wait_until("the cut-off slave says that it is", Duration::from_secs(10), || {
+        group.nodes[slave].health() == Some(503) && group.nodes[master].health() == Some(200)
+    });
     net.heal();
+    wait_until("it is a good door again", START_MAX, || {
+        group.nodes[slave].health() == Some(200)
+    });
     group.settle(START_MAX);
     assert_eq!(
         (group.master(), term(&mesh, master)),

@@ -189,6 +189,11 @@ impl Group {
         self.inner.replica.journal.has_room(bytes)
     }
 
+    /// How long ago this slave last heard its master, in milliseconds; none where it never did.
+    pub fn master_heard_ms_ago(&self) -> Option<u64> {
+        self.inner.lease.master_heard_ms_ago()
+    }
+
     /// The node's role, as it changes.
     pub fn role(&self) -> watch::Receiver<Role> {
         self.inner.role.subscribe()

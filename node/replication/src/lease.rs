@@ -19,6 +19,8 @@ pub(crate) struct Lease {
     lasts_micros: u64,
     /// Microseconds since `started` up to which the lease holds; 0 for none.
     until_micros: AtomicU64,
+    /// When this node last heard a master, in microseconds since `started`; 0 for never.
+    master_micros: AtomicU64,
     answers: Mutex<Answers>,
 }
 
@@ -38,6 +40,7 @@ impl Lease {
             started: Instant::now(),
             lasts_micros: lasts.as_micros() as u64,
             until_micros: AtomicU64::new(0),
+            master_micros: AtomicU64::new(0),
             answers: Mutex::new(Answers {
                 term: None,
                 voters: Vec::new(),
@@ -80,6 +83,19 @@ impl Lease {
         let last = answers.sent_micros.entry(node).or_default();
         *last = sent_micros.max(*last);
         self.renew(&answers);
+    }
+
+    /// A master's request has come to this node.
+    pub(crate) fn heard_master(&self) {
+        self.master_micros.store(self.now_micros().max(1), Ordering::Relaxed);
+    }
+
+    /// How long ago the last request of a master came to this node.
+    pub(crate) fn master_heard_ms_ago(&self) -> Option<u64> {
+        match self.master_micros.load(Ordering::Relaxed) {
+            0 => None,
+            at => Some(self.now_micros().saturating_sub(at) / 1000),
+        }
     }
 
     /// How long ago the last answered request to each node was sent.

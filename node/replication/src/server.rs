@@ -41,11 +41,12 @@ async fn serve_append(inner: &Arc<Inner>, connection: Connection) -> io::Result<
     if let Some(reason) = refusal(inner) {
         return refuse(&mut writer, &reason).await;
     }
-    let replica = inner.replica.clone();
+    let (replica, lease) = (inner.replica.clone(), inner.lease.clone());
     // Ends at the peer's close, at anything unreadable, and when the disk is full: the peer then finds the stream
     // closed and tries again later.
-    let requests = stream::unfold((reader, replica), |(mut reader, replica)| async move {
+    let requests = stream::unfold((reader, replica, lease), |(mut reader, replica, lease)| async move {
         let (kind, frame) = reader.read().await.ok()??;
+        lease.heard_master();
         let request = if kind == kind::APPEND {
             decode_append(frame)
         } else {
@@ -58,7 +59,7 @@ async fn serve_append(inner: &Arc<Inner>, connection: Connection) -> io::Result<
                     tracing::warn!(bytes, "no room for the master's entries: the disk is full");
                     return None;
                 }
-                Some((request, (reader, replica)))
+                Some((request, (reader, replica, lease)))
             }
             Err(error) => {
                 tracing::warn!(%error, "unreadable append request");
@@ -116,6 +117,7 @@ async fn answer(inner: &Arc<Inner>, kind: u8, request: Bytes) -> io::Result<(u8,
     let answer = match kind {
         kind::APPEND => {
             let request = decode_append(request)?;
+            inner.lease.heard_master();
             let prev = request.prev_log_id;
             let last = request.entries.last().map(|entry| entry.log_id).or(prev);
             let response = raft.append_entries(request).await.map_err(io::Error::other)?;

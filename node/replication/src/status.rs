@@ -88,6 +88,13 @@ pub(crate) fn collect(inner: &Inner) -> GroupStatus {
     let role = inner.role.borrow().clone();
     let index = |log_id: &Option<crate::types::LogId>| log_id.index().unwrap_or(0);
     let heard_ms = inner.lease.heard_ms_ago();
+    let from_master = |node: &NodeId| match &role {
+        Role::Slave {
+            master: Some((master, _)),
+            ..
+        } if master == node => inner.lease.master_heard_ms_ago(),
+        _ => None,
+    };
     let last_index = metrics.last_log_index.unwrap_or(0);
     let membership = metrics.membership_config.membership();
     let members = membership.nodes().map(|(node, address)| {
@@ -103,7 +110,11 @@ pub(crate) fn collect(inner: &Inner) -> GroupStatus {
             } else {
                 matched.map(|matched| last_index.saturating_sub(matched))
             },
-            heard_ms_ago: if is_self { Some(0) } else { heard_ms.get(node).copied() },
+            heard_ms_ago: if is_self {
+                Some(0)
+            } else {
+                heard_ms.get(node).copied().or_else(|| from_master(node))
+            },
         }
     });
     GroupStatus {
