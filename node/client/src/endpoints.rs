@@ -83,11 +83,16 @@ impl Random {
     }
 }
 
-/// A name that nobody else has: 128 bits from the process's random hash keys, the clock and the process's number.
+/// A name that nobody else has: 128 bits from the process's random hash keys, the clock and the process's number. Every
+/// message carries it to every replica's disk, so six bits go into each letter.
 pub(crate) fn unique_name() -> String {
+    const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
     let now = std::time::SystemTime::now()
         .duration_since(std::time::UNIX_EPOCH)
         .unwrap_or_default();
     let half = |salt: u8| RandomState::new().hash_one((salt, now, std::process::id()));
-    format!("{:016x}{:016x}", half(0), half(1))
+    let bits = u128::from(half(0)) << 64 | u128::from(half(1));
+    (0..22)
+        .map(|at| char::from(LETTERS[(bits >> (6 * at)) as usize & 63]))
+        .collect()
 }
