@@ -7,7 +7,7 @@ use ferrymq_replication::{Group, NodeAddress, Role};
 use serde_json::{Value, json};
 use tokio::sync::{oneshot, watch};
 
-use crate::{leader::Ask, mesh::DiscoveryView, terms::Current};
+use crate::{footprint::Footprint, leader::Ask, mesh::DiscoveryView, terms::Current};
 
 /// A slave that has not heard its master for so long is cut off: clients are better served elsewhere.
 const MASTER_SILENT_MS_MAX: u64 = 3_000;
@@ -38,9 +38,14 @@ impl NodeSource {
     }
 
     async fn all(&self) -> Value {
+        let (group, footprint) = (self.group.status(), Footprint::now());
         json!({
             "version": env!("CARGO_PKG_VERSION"),
-            "group": serde_json::to_value(self.group.status()).unwrap_or_default(),
+            // What this process costs, from its start.
+            "cpu_seconds": footprint.cpu_seconds,
+            "rss_bytes": footprint.rss_bytes,
+            "journal_bytes_written": group.journal.get("bytes_written"),
+            "group": serde_json::to_value(group).unwrap_or_default(),
             "discovery": self.discovery.to_json(),
             // Only the master knows clients, queues' consumers and links.
             "master": self.ask_leader().await,

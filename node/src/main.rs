@@ -17,6 +17,7 @@ mod outbox;
 mod admin;
 mod clock;
 mod crash;
+mod footprint;
 mod mesh;
 mod terms;
 

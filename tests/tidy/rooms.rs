@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fs};
 use crate::sources::{files, none, root};
 
 /// Each room with the rooms of ours that it may see. `node` sees all, and the tests see only the running program.
-const MAY_SEE: [(&str, &[&str]); 13] = [
+const MAY_SEE: [(&str, &[&str]); 15] = [
     ("ferrymq-message", &[]),
     ("ferrymq-protocol", &["ferrymq-message"]),
     ("ferrymq-broker", &["ferrymq-message"]),
@@ -26,6 +26,7 @@ const MAY_SEE: [(&str, &[&str]); 13] = [
         "ferrymq-client",
         &["ferrymq-message", "ferrymq-protocol", "ferrymq-discovery"],
     ),
+    ("ferrymq-bench", &["ferrymq-client"]),
     ("ferrymq-discovery", &[]),
     (
         "ferrymq-forwarding",
@@ -42,6 +43,21 @@ const MAY_SEE: [(&str, &[&str]); 13] = [
         ],
     ),
     ("ferrymq-tests", &[]),
+    // What it measures, piece by piece.
+    (
+        "ferrymq-suite",
+        &[
+            "ferrymq-bench",
+            "ferrymq-broker",
+            "ferrymq-client",
+            "ferrymq-dispatch",
+            "ferrymq-forwarding",
+            "ferrymq-journal",
+            "ferrymq-message",
+            "ferrymq-protocol",
+            "ferrymq-tests",
+        ],
+    ),
 ];
 
 /// Crates that one room alone may name, so that one room alone changes when they do.

@@ -72,16 +72,18 @@ impl Connection {
     pub fn producer(&self, destination: &str, options: ProducerOptions) -> Result<Producer, SendError> {
         let destination = wire_destination(destination).map_err(|error| SendError::Invalid(error.to_string()))?;
         let name = options.id.unwrap_or_else(unique_name);
-        let changed = Arc::new(Notify::new());
+        let (changed, answered) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
         let state = ProducerState::new(
             send_prefix(&destination, options.persistent, &name),
             options.first_sequence,
             options.window_messages_max,
             options.window_bytes_max,
+            options.transaction_messages,
             changed.clone(),
+            answered.clone(),
         );
         let id = self.handle.shared.core().add_producer(state);
-        Ok(Producer::new(self.handle.clone(), id, name, changed))
+        Ok(Producer::new(self.handle.clone(), id, name, changed, answered))
     }
 
     /// A consumer of `destination`. That the broker refuses it is told by [`Consumer::recv`].

@@ -50,6 +50,48 @@ impl Consumer {
         }
     }
 
+    /// Waits for at least one message and appends all that have come. Safe to drop while it waits.
+    ///
+    /// # Errors
+    /// As [`Consumer::recv`].
+    pub async fn recv_all(&self, into: &mut Vec<Received>) -> Result<(), ReceiveError> {
+        let first = self.recv().await?;
+        into.push(first);
+        let shared = &self.handle.shared;
+        let mut core = shared.core();
+        let before = core.inbox_bytes();
+        core.receive_all(self.id, into);
+        let room = before > shared.options.inbox_bytes_max && core.inbox_bytes() <= shared.options.inbox_bytes_max;
+        drop(core);
+        if room {
+            shared.inbox_room.notify_one();
+        }
+        Ok(())
+    }
+
+    /// Waits until the broker has taken the subscription: what is sent to a topic from then on comes here.
+    ///
+    /// # Errors
+    /// As [`Consumer::recv`].
+    pub async fn subscribed(&self) -> Result<(), ReceiveError> {
+        loop {
+            let mut changed = std::pin::pin!(self.changed.notified());
+            changed.as_mut().enable();
+            {
+                let mut core = self.handle.shared.core();
+                let consumer = core.consumer(self.id);
+                if consumer.subscribed {
+                    return Ok(());
+                }
+                if let Some(text) = &consumer.failed {
+                    return Err(ReceiveError::Refused(text.clone()));
+                }
+                core.check_ended()?;
+            }
+            changed.await;
+        }
+    }
+
     /// The next message, if one has come already.
     pub fn try_recv(&self) -> Option<Received> {
         let shared = &self.handle.shared;

@@ -78,6 +78,16 @@ impl ConsumerState {
         frame
     }
 
+    /// Whether the broker is asked to confirm acknowledgements.
+    pub(crate) fn ack_receipts(&self) -> bool {
+        self.options.ack_receipts
+    }
+
+    pub(crate) fn on_subscribed(&mut self) {
+        self.subscribed = true;
+        self.changed.notify_waiters();
+    }
+
     pub(crate) fn push(&mut self, received: Received) {
         self.inbox_bytes += received.cost();
         self.inbox.push_back(received);

@@ -15,9 +15,10 @@ use ferrymq_protocol::{
 use crate::{
     consumer_state::ConsumerState,
     error::{Ended, SendError},
-    outgoing::{Outgoing, SendFrame},
+    outgoing::Outgoing,
     producer_state::ProducerState,
     received::Received,
+    unanswered::Unanswered,
 };
 
 /// A number of a producer or consumer within its connection.
@@ -49,24 +50,6 @@ pub(crate) struct Core {
     progress: bool,
     /// Sockets in a row that ended with an ERROR which names no request, without any progress.
     barren: u32,
-}
-
-/// A request that has no receipt yet.
-enum Unanswered {
-    /// Answered out of order, or settled with its socket.
-    Done,
-    Send {
-        producer: Id,
-        sequence: u64,
-        frame: SendFrame,
-    },
-    Subscribe {
-        consumer: Id,
-    },
-    Acknowledge {
-        consumer: Id,
-    },
-    Disconnect,
 }
 
 /// Sockets that an ERROR without a name may end before the oldest send is taken for its cause. Without this, a message
@@ -109,6 +92,7 @@ impl Core {
 
     /// Forgets the producer; what it has sent is still carried to its receipt.
     pub(crate) fn remove_producer(&mut self, id: Id) {
+        self.commit(id);
         self.producers.remove(&id);
     }
 
@@ -118,23 +102,34 @@ impl Core {
     /// Where the connection has ended.
     pub(crate) fn send(&mut self, id: Id, message: &Outgoing) -> Result<Option<u64>, SendError> {
         self.check_ended()?;
-        let receipt = self.next_request();
-        let producer = self
-            .producers
-            .get_mut(&id)
-            .expect("a producer is removed only by its own handle");
-        let Some((sequence, frame)) = producer.take(receipt, message) else {
+        if !self.producer(id).has_room(message) {
             return Ok(None);
-        };
-        if self.connected {
-            push_send(&mut self.outbox, &frame);
         }
-        self.unanswered.push_back(Unanswered::Send {
+        if self.producer(id).is_to_begin() {
+            let begin = self.next_request();
+            self.request(Unanswered::begin(begin));
+            self.producer(id).on_begun(begin);
+        }
+        let receipt = self.next_request();
+        let (sequence, transaction, frame) = self.producer(id).take(receipt, message);
+        self.request(Unanswered::Send {
             producer: id,
             sequence,
+            transaction,
             frame,
         });
+        if self.producer(id).is_to_commit() {
+            self.commit(id);
+        }
         Ok(Some(sequence))
+    }
+
+    /// Ends the producer's transaction, if one has begun.
+    pub(crate) fn commit(&mut self, id: Id) {
+        if let Some(begin) = self.producer(id).take_transaction() {
+            let number = self.next_request();
+            self.request(Unanswered::commit(id, begin, number));
+        }
     }
 
     // ---- consumers
@@ -170,6 +165,16 @@ impl Core {
         Some(received)
     }
 
+    /// Appends all deliveries that are waiting.
+    pub(crate) fn receive_all(&mut self, id: Id, into: &mut Vec<Received>) {
+        let before = self.consumer(id).inbox_bytes();
+        let consumer = self.consumer(id);
+        while let Some(received) = consumer.pop() {
+            into.push(received);
+        }
+        self.inbox_bytes -= before;
+    }
+
     /// Writes ACK or NACK. `false` where another socket delivered the message, so that this would mean nothing.
     pub(crate) fn acknowledge(&mut self, id: Id, received: &Received, command: Command) -> bool {
         let mode = self.consumer(id).ack;
@@ -179,8 +184,13 @@ impl Core {
         let Some(ack) = received.ack_id().filter(|_| mode != AckMode::Auto) else {
             return true;
         };
+        let frame = Frame::new(command).with("id", ack);
+        if !self.consumer(id).ack_receipts() {
+            self.write(&frame);
+            return true;
+        }
         let receipt = self.next_request().to_string();
-        self.write(&Frame::new(command).with("id", ack).with("receipt", receipt));
+        self.write(&frame.with("receipt", receipt));
         self.unanswered.push_back(Unanswered::Acknowledge { consumer: id });
         self.consumer(id).unconfirmed += 1;
         true
@@ -202,10 +212,8 @@ impl Core {
         consumers.into_iter().for_each(|id| self.subscribe(id));
         let mut resent = 0;
         for request in &self.unanswered {
-            if let Unanswered::Send { frame, .. } = request {
-                push_send(&mut self.outbox, frame);
-                resent += 1;
-            }
+            request.write(&mut self.outbox);
+            resent += usize::from(request.is_send());
         }
         resent
     }
@@ -217,11 +225,7 @@ impl Core {
         for consumer in self.consumers.values_mut() {
             self.inbox_bytes -= consumer.on_disconnected();
         }
-        for request in &mut self.unanswered {
-            if !matches!(request, Unanswered::Send { .. }) {
-                *request = Unanswered::Done;
-            }
-        }
+        self.unanswered.iter_mut().for_each(Unanswered::on_disconnected);
         self.drop_answered();
     }
 
@@ -282,6 +286,13 @@ impl Core {
                     producer.on_answered(frame.len());
                 }
             }
+            Some(Unanswered::Commit { producer, begin, .. }) => {
+                for (_, bytes) in self.settle_transaction(begin, number) {
+                    if let Some(producer) = self.producers.get_mut(&producer) {
+                        producer.on_answered(bytes);
+                    }
+                }
+            }
             Some(Unanswered::Acknowledge { consumer }) => {
                 if let Some(consumer) = self.consumers.get_mut(&consumer) {
                     consumer.on_confirmed();
@@ -289,10 +300,10 @@ impl Core {
             }
             Some(Unanswered::Subscribe { consumer }) => {
                 if let Some(consumer) = self.consumers.get_mut(&consumer) {
-                    consumer.subscribed = true;
+                    consumer.on_subscribed();
                 }
             }
-            Some(Unanswered::Disconnect | Unanswered::Done) | None => {}
+            Some(Unanswered::Disconnect | Unanswered::Begin { .. } | Unanswered::Done) | None => {}
         }
         self.drop_answered();
     }
@@ -337,10 +348,19 @@ impl Core {
                 producer,
                 sequence,
                 frame,
+                ..
             }) => {
                 if let Some(producer) = self.producers.get_mut(&producer) {
                     let text = text.to_owned();
                     producer.on_refused(SendError::Refused { sequence, kind, text }, frame.len());
+                }
+            }
+            Some(Unanswered::Commit { producer, begin, .. }) => {
+                for (sequence, bytes) in self.settle_transaction(begin, number) {
+                    if let Some(producer) = self.producers.get_mut(&producer) {
+                        let (kind, text) = (kind.clone(), text.to_owned());
+                        producer.on_refused(SendError::Refused { sequence, kind, text }, bytes);
+                    }
                 }
             }
             Some(Unanswered::Subscribe { consumer }) => {
@@ -354,7 +374,7 @@ impl Core {
                     consumer.on_ack_lost();
                 }
             }
-            Some(Unanswered::Disconnect | Unanswered::Done) | None => {}
+            Some(Unanswered::Disconnect | Unanswered::Begin { .. } | Unanswered::Done) | None => {}
         }
         self.drop_answered();
     }
@@ -384,9 +404,7 @@ impl Core {
     pub(crate) fn end(&mut self, reason: &str) {
         self.on_disconnected();
         self.ended.get_or_insert_with(|| Ended(reason.into()));
-        self.producers
-            .values()
-            .for_each(|producer| producer.changed.notify_waiters());
+        self.producers.values().for_each(ProducerState::on_ended);
         self.consumers
             .values()
             .for_each(|consumer| consumer.changed.notify_waiters());
@@ -418,6 +436,14 @@ impl Core {
         self.unanswered.push_back(Unanswered::Subscribe { consumer: id });
     }
 
+    /// Writes what outlives the socket, now and after each reconnect until it is settled.
+    fn request(&mut self, request: Unanswered) {
+        if self.connected {
+            request.write(&mut self.outbox);
+        }
+        self.unanswered.push_back(request);
+    }
+
     fn write(&mut self, frame: &Frame) {
         let mut out = Output::new();
         encode(frame, Version::V1_2, &mut out);
@@ -432,6 +458,33 @@ impl Core {
     fn settle(&mut self, number: u64) -> Option<Unanswered> {
         let at = usize::try_from(number.checked_sub(self.first_request)?).ok()?;
         Some(std::mem::replace(self.unanswered.get_mut(at)?, Unanswered::Done))
+    }
+
+    /// Takes the BEGIN with request number `begin` out, and its sends: their sequences and bytes on the wire.
+    fn settle_transaction(&mut self, begin: u64, commit: u64) -> Vec<(u64, usize)> {
+        self.settle(begin);
+        let mut settled = Vec::new();
+        for number in begin + 1..commit {
+            let at = number
+                .checked_sub(self.first_request)
+                .and_then(|at| usize::try_from(at).ok());
+            let Some(request) = at.and_then(|at| self.unanswered.get_mut(at)) else {
+                continue;
+            };
+            // Other producers' requests may lie in between.
+            if let Unanswered::Send {
+                sequence,
+                transaction,
+                frame,
+                ..
+            } = request
+                && *transaction == Some(begin)
+            {
+                settled.push((*sequence, frame.len()));
+                *request = Unanswered::Done;
+            }
+        }
+        settled
     }
 
     fn drop_answered(&mut self) {
@@ -463,14 +516,6 @@ pub(crate) fn is_transient(kind: &str) -> bool {
 
 /// The kind of refusal that says who else holds it.
 pub(crate) const IN_USE: &str = "in-use";
-
-fn push_send(outbox: &mut VecDeque<Bytes>, frame: &SendFrame) {
-    outbox.push_back(frame.head.clone());
-    if !frame.body.is_empty() {
-        outbox.push_back(frame.body.clone());
-        outbox.push_back(Bytes::from_static(b"\0"));
-    }
-}
 
 /// What an ERROR frame says, in one line.
 pub(crate) fn error_text(frame: &Frame) -> String {

@@ -40,6 +40,7 @@ mod endpoints;
 mod failover_uri;
 mod login;
 mod producer_state;
+mod unanswered;
 
 pub use connection::Connection;
 pub use consumer::Consumer;

@@ -72,6 +72,10 @@ pub struct ProducerOptions {
     pub id: Option<String>,
     /// The number of the first message. Default 1.
     pub first_sequence: u64,
+    /// Messages of one transaction: they are stored together, and have one receipt. [`crate::Producer::flush`] ends a
+    /// transaction early. After the loss of a broker a transaction without receipt is sent again as a whole. 0, the
+    /// default: no transactions.
+    pub transaction_messages: usize,
 }
 
 impl Default for ProducerOptions {
@@ -82,6 +86,7 @@ impl Default for ProducerOptions {
             window_bytes_max: 16 << 20,
             id: None,
             first_sequence: 1,
+            transaction_messages: 0,
         }
     }
 }
@@ -105,6 +110,10 @@ pub struct ConsumerOptions {
     pub browser: bool,
     /// Consumers of higher priority are served first; 0 is normal.
     pub priority: i8,
+    /// Ask the broker to confirm each acknowledgement, so that [`crate::Consumer::flush`] can wait for it. Default true.
+    /// Without, acknowledgements that a lost connection takes with it go unnoticed until their messages come again, as
+    /// with most brokers' clients, and each costs one frame less.
+    pub ack_receipts: bool,
 }
 
 impl Default for ConsumerOptions {
@@ -118,6 +127,7 @@ impl Default for ConsumerOptions {
             exclusive: false,
             browser: false,
             priority: 0,
+            ack_receipts: true,
         }
     }
 }

@@ -127,12 +127,21 @@ const RESERVED: [&str; 16] = [
     "transformation",
 ];
 
+/// How the broker says that it has stored a message.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Answer {
+    /// By the receipt of this number.
+    Receipt(u64),
+    /// With the whole transaction of this number.
+    Transaction(u64),
+}
+
 /// Writes a whole frame; `buffer` is the producer's, so that small frames share allocations.
 pub(crate) fn encode(
     buffer: &mut BytesMut,
     prefix: &[u8],
     sequence: u64,
-    receipt: u64,
+    answer: Answer,
     message: &Outgoing,
 ) -> SendFrame {
     let shared = message.body.len() >= OWN_PIECE_BYTES_MIN;
@@ -142,8 +151,14 @@ pub(crate) fn encode(
     }
     buffer.put_slice(prefix);
     number(buffer, sequence);
-    buffer.put_slice(b"\nreceipt:");
-    number(buffer, receipt);
+    let (name, value) = match answer {
+        Answer::Receipt(receipt) => ("receipt", receipt),
+        Answer::Transaction(begin) => ("transaction", begin),
+    };
+    buffer.put_u8(b'\n');
+    buffer.put_slice(name.as_bytes());
+    buffer.put_u8(b':');
+    number(buffer, value);
     if !message.text {
         buffer.put_slice(b"\ncontent-length:");
         number(buffer, message.body.len() as u64);
@@ -256,7 +271,13 @@ mod tests {
         message.reply_to = Some("/queue/r".into());
         message.message_type = Some("t".into());
         message.group_id = Some("g".into());
-        let frame = decode(&encode(&mut BytesMut::new(), &prefix, u64::MAX, 7, &message));
+        let frame = decode(&encode(
+            &mut BytesMut::new(),
+            &prefix,
+            u64::MAX,
+            Answer::Receipt(7),
+            &message,
+        ));
         assert_eq!(frame.command, Command::Send);
         assert_eq!(&frame.body[..], [0, 1, 2]);
         let headers: Vec<_> = frame.headers.iter().collect();
@@ -285,15 +306,24 @@ mod tests {
         let prefix = send_prefix("/queue/a", false, "p");
         let mut buffer = BytesMut::new();
         let large = Outgoing::bytes(vec![7; OWN_PIECE_BYTES_MIN]);
-        let frame = encode(&mut buffer, &prefix, 1, 1, &large);
+        let frame = encode(&mut buffer, &prefix, 1, Answer::Receipt(1), &large);
         assert_eq!(frame.body.as_ptr(), large.body.as_ptr());
         assert_eq!(decode(&frame).body, large.body);
-        let text = decode(&encode(&mut buffer, &prefix, 2, 2, &Outgoing::text("hé")));
+        let text = encode(&mut buffer, &prefix, 2, Answer::Transaction(5), &Outgoing::text("hé"));
+        let text = decode(&text);
+        let headers = ["transaction", "receipt"].map(|name| text.headers.get(name));
+        assert_eq!(headers, [Some("5"), None]);
         assert_eq!(
             (&text.body[..], text.headers.get("content-length")),
             ("hé".as_bytes(), None)
         );
-        let empty = decode(&encode(&mut buffer, &prefix, 0, 0, &Outgoing::bytes("")));
+        let empty = decode(&encode(
+            &mut buffer,
+            &prefix,
+            0,
+            Answer::Receipt(0),
+            &Outgoing::bytes(""),
+        ));
         assert_eq!(
             (empty.headers.get("producer-sequence"), empty.body.len()),
             (Some("0"), 0)

@@ -18,15 +18,17 @@ pub struct Producer {
     id: Id,
     name: String,
     changed: Arc<Notify>,
+    answered: Arc<Notify>,
 }
 
 impl Producer {
-    pub(crate) fn new(handle: Arc<Handle>, id: Id, name: String, changed: Arc<Notify>) -> Self {
+    pub(crate) fn new(handle: Arc<Handle>, id: Id, name: String, changed: Arc<Notify>, answered: Arc<Notify>) -> Self {
         Self {
             handle,
             id,
             name,
             changed,
+            answered,
         }
     }
 
@@ -55,11 +57,13 @@ impl Producer {
         }
     }
 
-    /// Waits until every message that was sent has its receipt.
+    /// Waits until every message that was sent has its receipt. Ends a transaction that was begun.
     ///
     /// # Errors
     /// The oldest refusal that was not told yet; call again for the next. Or that the connection has ended before.
     pub async fn flush(&self) -> Result<(), SendError> {
+        self.handle.shared.core().commit(self.id);
+        self.handle.shared.output.notify_one();
         loop {
             let mut changed = std::pin::pin!(self.changed.notified());
             changed.as_mut().enable();
@@ -86,6 +90,31 @@ impl Producer {
     /// Messages that have none yet.
     pub fn unconfirmed(&self) -> usize {
         self.handle.shared.core().producer(self.id).waiting
+    }
+
+    /// Waits until more than `count` messages have their receipt, and returns how many have. Messages of one producer are
+    /// answered in the order in which they were sent, so these are the first ones that were not refused. One wake-up
+    /// tells of all receipts that came together. Safe to drop while it waits.
+    ///
+    /// # Errors
+    /// As [`Producer::flush`].
+    pub async fn wait_confirmed(&self, count: u64) -> Result<u64, SendError> {
+        loop {
+            let mut answered = std::pin::pin!(self.answered.notified());
+            answered.as_mut().enable();
+            {
+                let mut core = self.handle.shared.core();
+                let producer = core.producer(self.id);
+                if let Some(refusal) = producer.take_refusal() {
+                    return Err(refusal);
+                }
+                if producer.confirmed > count {
+                    return Ok(producer.confirmed);
+                }
+                core.check_ended()?;
+            }
+            answered.await;
+        }
     }
 
     async fn wait_and_send(&self, message: &Outgoing) -> Result<u64, SendError> {
@@ -120,6 +149,7 @@ impl Producer {
 impl Drop for Producer {
     fn drop(&mut self) {
         self.handle.shared.core().remove_producer(self.id);
+        self.handle.shared.output.notify_one();
     }
 }
 

@@ -270,3 +270,44 @@ async fn the_task_ends_with_its_last_handle() {
     let ended = timeout(DEADLINE, events.recv()).await.unwrap().unwrap();
     assert!(matches!(ended, Event::Ended { .. }), "{ended:?}");
 }
+
+#[tokio::test]
+async fn all_that_has_come_is_taken_and_acknowledged_at_once() {
+    let acks = Arc::new(Mutex::new(Vec::new()));
+    let seen = acks.clone();
+    let broker = Broker::start(move |_, frame| match frame.command {
+        Command::Connect => vec![connected()],
+        Command::Subscribe => and(receipt(frame), (0..50).map(|number| delivery(frame, number, false))),
+        Command::Ack => {
+            let header = |name| frame.headers.get(name).map(str::to_owned);
+            seen.lock().unwrap().push((header("id"), header("receipt")));
+            receipt(frame)
+        }
+        _ => receipt(frame),
+    })
+    .await;
+    let connection = connect(&broker, Options::default()).await;
+    let options = ConsumerOptions {
+        ack: AckMode::Client,
+        ack_receipts: false,
+        ..ConsumerOptions::default()
+    };
+    let consumer = connection.consumer("queue://Q", options).unwrap();
+    timeout(DEADLINE, consumer.subscribed()).await.unwrap().unwrap();
+    let mut received = Vec::new();
+    while received.len() < 50 {
+        timeout(DEADLINE, consumer.recv_all(&mut received))
+            .await
+            .unwrap()
+            .unwrap();
+    }
+    let bodies: Vec<_> = received.iter().filter_map(Received::text).collect();
+    assert_eq!(bodies, (0..50).map(|number| number.to_string()).collect::<Vec<_>>());
+    assert_eq!(consumer.waiting_bytes(), 0);
+    consumer.ack(received.last().unwrap()).unwrap();
+    // Nothing waits for the broker's word; that the acknowledgement arrives is known from the end in good order.
+    timeout(DEADLINE, consumer.flush()).await.unwrap().unwrap();
+    drop(consumer);
+    assert!(connection.close(DEADLINE).await);
+    assert_eq!(*acks.lock().unwrap(), [(Some("a49".to_owned()), None)]);
+}

@@ -303,3 +303,129 @@ async fn a_connection_that_is_given_up_fails_every_call() {
     assert!(matches!(ended, SendError::Ended(_)), "{ended}");
     assert_eq!(producer.send(Outgoing::bytes("x")).await.unwrap_err(), ended);
 }
+
+#[tokio::test]
+async fn confirmations_are_told_as_they_come() {
+    // Every third message is answered, and with it those before.
+    let mut waiting = Vec::new();
+    let broker = Broker::start(move |_, frame| match frame.command {
+        Command::Connect => vec![connected()],
+        Command::Send => {
+            waiting.extend(receipt(frame));
+            if waiting.len() < 3 {
+                Vec::new()
+            } else {
+                std::mem::take(&mut waiting)
+            }
+        }
+        _ => receipt(frame),
+    })
+    .await;
+    let connection = connect(&broker.uri()).await;
+    let producer = send_numbers(&connection, 7).await;
+    let mut confirmed = 0;
+    while confirmed < 6 {
+        let now = timeout(DEADLINE, producer.wait_confirmed(confirmed))
+            .await
+            .unwrap()
+            .unwrap();
+        assert!(now > confirmed);
+        confirmed = now;
+    }
+    // Nothing answers the seventh: the wait ends with the connection.
+    let wait = producer.wait_confirmed(6);
+    let close = connection.close(Duration::from_millis(1));
+    let (waited, _) = timeout(DEADLINE, async { tokio::join!(wait, close) }).await.unwrap();
+    assert!(matches!(waited, Err(SendError::Ended(_))), "{waited:?}");
+}
+
+#[tokio::test]
+async fn transactions_have_one_receipt_and_are_sent_again_as_a_whole() {
+    let frames = Arc::new(Mutex::new(Vec::new()));
+    let seen = frames.clone();
+    let mut commits = 0;
+    let broker = Broker::start(move |number, frame| {
+        if frame.command == Command::Connect {
+            return vec![connected()];
+        }
+        let text = match frame.command {
+            Command::Send => {
+                assert_eq!(frame.headers.get("receipt"), None);
+                frame.headers.get("producer-sequence").unwrap().to_owned()
+            }
+            command => command.as_str().to_owned(),
+        };
+        let transaction = frame.headers.get("transaction").unwrap_or("-").to_owned();
+        seen.lock().unwrap().push((number, text, transaction));
+        if frame.command == Command::Commit {
+            commits += 1;
+            // The second commit takes the connection with it.
+            if commits == 2 {
+                return vec![Reply::Close];
+            }
+        }
+        receipt(frame)
+    })
+    .await;
+    let connection = connect(&broker.uri()).await;
+    let options = ProducerOptions {
+        // Smaller than a transaction: it is let through all the same.
+        window_messages_max: 2,
+        transaction_messages: 3,
+        ..ProducerOptions::default()
+    };
+    let producer = connection.producer("queue://Q", options).unwrap();
+    for number in 0..7 {
+        let sent = producer.send(Outgoing::text(number.to_string()));
+        timeout(DEADLINE, sent).await.unwrap().unwrap();
+    }
+    timeout(DEADLINE, producer.flush()).await.unwrap().unwrap();
+    assert_eq!((producer.confirmed(), producer.unconfirmed()), (7, 0));
+
+    let frames = frames.lock().unwrap();
+    let mut expected = Vec::new();
+    for (connection, begin, sequences) in [(0, "1", 1..=3), (0, "6", 4..=6), (1, "6", 4..=6), (1, "11", 7..=7)] {
+        let sequences = sequences.map(|sequence: u64| sequence.to_string());
+        let texts = ["BEGIN".to_owned()]
+            .into_iter()
+            .chain(sequences)
+            .chain(["COMMIT".to_owned()]);
+        expected.extend(texts.map(|text| (connection, text, begin.to_owned())));
+    }
+    assert_eq!(*frames, expected);
+}
+
+#[tokio::test]
+async fn a_refused_transaction_refuses_each_of_its_messages() {
+    let broker = Broker::start(|_, frame| match frame.command {
+        Command::Connect => vec![connected()],
+        Command::Commit if frame.headers.get("transaction") == Some("1") => {
+            error(Some(frame), Some("denied"), "not here")
+        }
+        _ => receipt(frame),
+    })
+    .await;
+    let connection = connect(&broker.uri()).await;
+    let options = ProducerOptions {
+        transaction_messages: 2,
+        ..ProducerOptions::default()
+    };
+    let producer = connection.producer("queue://Q", options).unwrap();
+    let mut refused = Vec::new();
+    let mut sent = 0;
+    while sent < 4 {
+        match timeout(DEADLINE, producer.send(Outgoing::text("x"))).await.unwrap() {
+            Ok(_) => sent += 1,
+            Err(SendError::Refused { sequence, .. }) => refused.push(sequence),
+            Err(other) => panic!("{other}"),
+        }
+    }
+    loop {
+        match timeout(DEADLINE, producer.flush()).await.unwrap() {
+            Ok(()) => break,
+            Err(SendError::Refused { sequence, .. }) => refused.push(sequence),
+            Err(other) => panic!("{other}"),
+        }
+    }
+    assert_eq!((refused, producer.confirmed()), (vec![1, 2], 2));
+}

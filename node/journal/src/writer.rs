@@ -301,9 +301,10 @@ impl Writer {
             return;
         }
         let layout = Layout::of(Op::Proof.drafts(), &self.active, self.at, self.synced);
-        match layout.and_then(|layout| layout.write(&self.active).map(|()| layout.end)) {
-            Ok(end) => {
-                self.at = end;
+        match layout.and_then(|layout| layout.write(&self.active).map(|()| layout)) {
+            Ok(layout) => {
+                self.at = layout.end;
+                self.shared.counters.wrote(layout.bytes());
                 self.mark_dirty();
             }
             Err(error) => self.shared.fail(error.to_string()),
@@ -316,7 +317,8 @@ impl Writer {
         // The head stands in the outline too.
         let needed = FIRST_RECORD + 2 * head + bytes + record_bytes(STEP_BYTES_MAX) + TRAILER_BYTES;
         let next = Arc::new(self.shared.room.take_next(needed, control)?);
-        seal(&self.active, self.at, &self.outline, next.id, false)?;
+        let sealed = seal(&self.active, self.at, &self.outline, next.id, false)?;
+        self.shared.counters.wrote(sealed);
         self.mark_dirty();
         self.begin(next)
     }
@@ -382,8 +384,8 @@ impl Writer {
 }
 
 /// Ends `file` at `at`: its last record says what it did and that `next` follows. `cut`: the file is cut behind it, so
-/// that nothing of a torn tail remains.
-pub(crate) fn seal(file: &SegmentFile, at: u64, outline: &Outline, next: u64, cut: bool) -> Result<(), Error> {
+/// that nothing of a torn tail remains. Returns how many bytes it wrote.
+pub(crate) fn seal(file: &SegmentFile, at: u64, outline: &Outline, next: u64, cut: bool) -> Result<u64, Error> {
     let draft = Draft::new(Kind::Seal, outline.encode(next));
     let len = draft.payload.len() as u32;
     let layout = Layout::of([draft], file, at, (0, 0))?;
@@ -391,8 +393,7 @@ pub(crate) fn seal(file: &SegmentFile, at: u64, outline: &Outline, next: u64, cu
     let trailer_at = if cut { layout.end } else { file.len() - TRAILER_BYTES };
     file.write(&file.trailer(trailer_at, at, len), trailer_at)?;
     if cut {
-        file.cut(trailer_at + TRAILER_BYTES)
-    } else {
-        Ok(())
+        file.cut(trailer_at + TRAILER_BYTES)?;
     }
+    Ok(layout.bytes() + TRAILER_BYTES)
 }

@@ -3,7 +3,7 @@
 //! Two groups of three nodes, each node a process of this very program. Messages are sent to one group and consumed at
 //! the other while the master of each is killed with `kill -9`; at the end every message is accounted for.
 
-mod mesh;
+pub(super) mod mesh;
 mod ports;
 mod status;
 
@@ -24,7 +24,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use tokio::time::timeout;
 
 use super::output::{self, Format};
-use mesh::{GROUPS, Mesh};
+use mesh::{GROUPS, Mesh, Shape};
 use report::Report;
 use traffic::Traffic;
 
@@ -64,7 +64,7 @@ pub(crate) struct DemoArgs {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Discovery {
+pub(super) enum Discovery {
     /// Each group lists the other's nodes
     Static,
     /// By announcements on the local network
@@ -107,7 +107,8 @@ pub(crate) fn run(args: DemoArgs) -> u8 {
     })
 }
 
-async fn interrupted() -> &'static str {
+/// Waits for the signal that ends this process; its name.
+pub(super) async fn interrupted() -> &'static str {
     use tokio::signal::unix::{SignalKind, signal};
     let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
     else {
@@ -122,7 +123,14 @@ async fn interrupted() -> &'static str {
 /// Six processes, two masters, one link.
 async fn bring_up(args: &DemoArgs, narrator: &Narrator) -> anyhow::Result<Mesh> {
     let begun = Instant::now();
-    let mut mesh = Mesh::start(args.discovery)?;
+    let mut mesh = Mesh::start(Shape {
+        groups: 2,
+        nodes: 3,
+        discovery: args.discovery,
+        sync: None,
+        within: None,
+        prefix: "ferrymq-demo-",
+    })?;
     narrator.say(format!("six nodes are starting in {}", mesh.dir().display()));
     let starting = async {
         for group in &GROUPS {

@@ -3,6 +3,7 @@
 pub(crate) mod demo;
 pub(crate) mod serve;
 
+mod bench;
 mod produce;
 
 mod consume;
@@ -43,6 +44,7 @@ struct Cli {
 enum Command {
     Serve(serve::ServeArgs),
     Demo(demo::DemoArgs),
+    Bench(bench::BenchArgs),
     Produce(produce::ProduceArgs),
     Consume(consume::ConsumeArgs),
     Status(status::StatusArgs),
@@ -58,6 +60,7 @@ pub(crate) fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Serve(args) => return ExitCode::from(serve::run(args)),
         Command::Demo(args) => return ExitCode::from(demo::run(args)),
+        Command::Bench(args) => run(bench::run(args)),
         Command::Produce(args) => run(produce::run(args)),
         Command::Consume(args) => run(consume::run(args)),
         Command::Status(args) => run(status::run(args)),

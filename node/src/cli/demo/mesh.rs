@@ -1,4 +1,4 @@
-//! The demo's processes and files: two groups of three nodes of this very program.
+//! A mesh for a while, on this machine: the processes and files of one or two groups of this very program.
 
 use std::{
     fmt::Write,
@@ -17,26 +17,32 @@ use super::{Discovery, QUEUE, ports, status};
 
 /// One of the two groups.
 #[derive(Debug)]
-pub(super) struct Group {
-    pub(super) name: &'static str,
-    /// Position of its first node among all.
-    first: usize,
+pub(in crate::cli) struct Group {
+    pub(in crate::cli) name: &'static str,
+    /// Its position among the groups.
+    at: usize,
+}
+
+/// What kind of mesh.
+#[derive(Debug, Clone)]
+pub(in crate::cli) struct Shape {
+    /// Groups, at most [`GROUPS`].
+    pub(in crate::cli) groups: usize,
+    /// Nodes of each group.
+    pub(in crate::cli) nodes: usize,
+    /// How the groups find each other.
+    pub(in crate::cli) discovery: Discovery,
+    /// `store.sync`; none for the default.
+    pub(in crate::cli) sync: Option<&'static str>,
+    /// Where its files are; none for the system's directory of temporary files.
+    pub(in crate::cli) within: Option<PathBuf>,
+    /// What the directory's name begins with.
+    pub(in crate::cli) prefix: &'static str,
 }
 
 /// Messages are sent to the first and consumed at the second.
-pub(super) const GROUPS: [Group; 2] = [
-    Group {
-        name: "north",
-        first: 0,
-    },
-    Group {
-        name: "south",
-        first: NODES,
-    },
-];
+pub(in crate::cli) const GROUPS: [Group; 2] = [Group { name: "north", at: 0 }, Group { name: "south", at: 1 }];
 
-/// Nodes of each group.
-const NODES: usize = 3;
 /// Ports of each node.
 const PORTS: usize = 4;
 /// How often a condition is looked at.
@@ -44,7 +50,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// See the module. Dropped, its processes are killed and its files removed.
 #[derive(Debug)]
-pub(super) struct Mesh {
+pub(in crate::cli) struct Mesh {
+    shape: Shape,
     nodes: Vec<Node>,
     /// None once the files are to stay.
     dir: Option<TempDir>,
@@ -69,14 +76,15 @@ struct NodePorts {
 }
 
 impl Mesh {
-    /// Writes the six configurations and starts the six processes.
-    pub(super) fn start(discovery: Discovery) -> anyhow::Result<Self> {
+    /// Writes the configurations and starts the processes.
+    pub(in crate::cli) fn start(shape: Shape) -> anyhow::Result<Self> {
+        let within = shape.within.clone().unwrap_or_else(std::env::temp_dir);
         let dir = tempfile::Builder::new()
-            .prefix("ferrymq-demo-")
-            .tempdir()
-            .context("no temporary directory")?;
+            .prefix(shape.prefix)
+            .tempdir_in(&within)
+            .with_context(|| format!("no temporary directory in {}", within.display()))?;
         let path = dir.path().to_owned();
-        let all = ports::free(GROUPS.len() * NODES * PORTS)?;
+        let all = ports::free(shape.groups * shape.nodes * PORTS)?;
         let ports: Vec<NodePorts> = all
             .chunks_exact(PORTS)
             .map(|four| NodePorts {
@@ -88,19 +96,22 @@ impl Mesh {
             .collect();
         let secret = random_text();
         let mut nodes = Vec::new();
-        for (group, other) in [(&GROUPS[0], &GROUPS[1]), (&GROUPS[1], &GROUPS[0])] {
-            let connector = connector(discovery, &ports[other.first..][..NODES]);
-            for number in 1..=NODES {
+        for group in &GROUPS[..shape.groups] {
+            let of = |group: &Group| &ports[group.at * shape.nodes..][..shape.nodes];
+            let other = GROUPS[..shape.groups].iter().find(|other| other.at != group.at);
+            let connector = other.map(|other| connector(shape.discovery, of(other)));
+            for number in 1..=shape.nodes {
                 let name = format!("{}{number}", group.name);
                 let config = path.join(format!("{name}.toml"));
                 let data = path.join(&name);
                 let text = config_text(
                     group.name,
                     number,
-                    &ports[group.first..][..NODES],
+                    of(group),
                     &data,
                     &secret,
-                    &connector,
+                    connector.as_deref(),
+                    shape.sync,
                 );
                 fs::write(&config, text).with_context(|| format!("cannot write {}", config.display()))?;
                 let log = path.join(format!("{name}.log"));
@@ -108,12 +119,13 @@ impl Mesh {
                     name,
                     config,
                     log,
-                    ports: ports[group.first + number - 1],
+                    ports: of(group)[number - 1],
                     process: None,
                 });
             }
         }
         let mut mesh = Self {
+            shape,
             nodes,
             dir: Some(dir),
             path,
@@ -125,12 +137,12 @@ impl Mesh {
     }
 
     /// Where configurations, logs and data are.
-    pub(super) fn dir(&self) -> &Path {
+    pub(in crate::cli) fn dir(&self) -> &Path {
         &self.path
     }
 
     /// The number of the group's master; waits until there is one.
-    pub(super) async fn wait_master(&self, group: &Group) -> usize {
+    pub(in crate::cli) async fn wait_master(&self, group: &Group) -> usize {
         loop {
             for (at, node) in self.of(group).iter().enumerate() {
                 if node.process.is_some()
@@ -147,8 +159,9 @@ impl Mesh {
     }
 
     /// Waits until both masters say that the link is up.
-    pub(super) async fn wait_linked(&self) {
-        for (group, other) in [(&GROUPS[0], &GROUPS[1]), (&GROUPS[1], &GROUPS[0])] {
+    pub(in crate::cli) async fn wait_linked(&self) {
+        let [north, south] = &GROUPS;
+        for (group, other) in [(north, south), (south, north)] {
             while !self
                 .master_says(group, |status| status::is_linked(status, other.name))
                 .await
@@ -159,8 +172,8 @@ impl Mesh {
     }
 
     /// Waits until the queue is empty in both groups, and nothing is on its way between them.
-    pub(super) async fn wait_empty(&self) {
-        for group in &GROUPS {
+    pub(in crate::cli) async fn wait_empty(&self) {
+        for group in self.groups() {
             while !self
                 .master_says(group, |status| status::unfinished(status, QUEUE) == 0)
                 .await
@@ -187,17 +200,17 @@ impl Mesh {
     }
 
     /// `kill -9`.
-    pub(super) fn kill(&mut self, group: &Group, number: usize) {
-        self.nodes[group.first + number - 1].kill();
+    pub(in crate::cli) fn kill(&mut self, group: &Group, number: usize) {
+        self.nodes[group.at * self.shape.nodes + number - 1].kill();
     }
 
     /// Starts a killed node again, with the data that it had.
-    pub(super) fn restart(&mut self, group: &Group, number: usize) -> anyhow::Result<()> {
-        self.nodes[group.first + number - 1].start()
+    pub(in crate::cli) fn restart(&mut self, group: &Group, number: usize) -> anyhow::Result<()> {
+        self.nodes[group.at * self.shape.nodes + number - 1].start()
     }
 
     /// All nodes of a group, for clients.
-    pub(super) fn uri(&self, group: &Group) -> String {
+    pub(in crate::cli) fn uri(&self, group: &Group) -> String {
         let all: Vec<String> = self
             .of(group)
             .iter()
@@ -207,17 +220,32 @@ impl Mesh {
     }
 
     fn of(&self, group: &Group) -> &[Node] {
-        &self.nodes[group.first..][..NODES]
+        &self.nodes[group.at * self.shape.nodes..][..self.shape.nodes]
+    }
+
+    fn groups(&self) -> &'static [Group] {
+        &GROUPS[..self.shape.groups]
+    }
+
+    /// The group's nodes by name, with their admin ports.
+    pub(in crate::cli) fn admins(&self) -> impl Iterator<Item = (&str, String)> {
+        let address = |node: &Node| format!("127.0.0.1:{}", node.ports.admin);
+        self.nodes.iter().map(move |node| (&*node.name, address(node)))
+    }
+
+    /// One node of a group, for clients.
+    pub(in crate::cli) fn uri_of(&self, group: &Group, number: usize) -> String {
+        format!("tcp://127.0.0.1:{}", self.of(group)[number - 1].ports.stomp)
     }
 
     /// The files stay; the processes do not.
-    pub(super) fn keep_files(&mut self) -> PathBuf {
+    pub(in crate::cli) fn keep_files(&mut self) -> PathBuf {
         self.path = self.dir.take().map_or_else(|| self.path.clone(), TempDir::keep);
         self.path.clone()
     }
 
     /// Files and processes stay.
-    pub(super) fn keep(mut self) -> PathBuf {
+    pub(in crate::cli) fn keep(mut self) -> PathBuf {
         for node in &mut self.nodes {
             // Dropping the handle of a child does not end it.
             node.process = None;
@@ -226,7 +254,7 @@ impl Mesh {
     }
 
     /// For `--keep`: addresses, what to try, how to stop.
-    pub(super) fn how_to_reach(&self) -> String {
+    pub(in crate::cli) fn how_to_reach(&self) -> String {
         let program = std::env::current_exe().map_or_else(|_| "ferrymq".into(), |path| path.display().to_string());
         let pids: Vec<String> = self
             .nodes
@@ -234,7 +262,7 @@ impl Mesh {
             .filter_map(|node| Some(node.process.as_ref()?.id().to_string()))
             .collect();
         let mut text = "\nThe mesh goes on running.\n".to_owned();
-        for group in &GROUPS {
+        for group in self.groups() {
             text += &format!("  {:5}  {}\n", group.name, self.uri(group));
             for node in self.of(group) {
                 text += &format!("         {} admin http://127.0.0.1:{}\n", node.name, node.ports.admin);
@@ -306,7 +334,15 @@ fn connector(discovery: Discovery, other: &[NodePorts]) -> String {
     }
 }
 
-fn config_text(group: &str, number: usize, nodes: &[NodePorts], data: &Path, secret: &str, connector: &str) -> String {
+fn config_text(
+    group: &str,
+    number: usize,
+    nodes: &[NodePorts],
+    data: &Path,
+    secret: &str,
+    connector: Option<&str>,
+    sync: Option<&str>,
+) -> String {
     let mut members = String::new();
     for (
         at,
@@ -332,8 +368,10 @@ fn config_text(group: &str, number: usize, nodes: &[NodePorts], data: &Path, sec
         link,
         admin,
     } = nodes[number - 1];
+    let connectors = connector.map_or(String::new(), |connector| format!("connectors = [{connector:?}]\n"));
+    let store = sync.map_or(String::new(), |sync| format!("\n[store]\nsync = {sync:?}\n"));
     format!(
-        "# Node {number} of group {group}, written by `ferrymq demo`.\n\
+        "# Node {number} of group {group}, written by FerryMQ for a while.\n\
          node = {number}\n\
          group = {group:?}\n\
          data = {data:?}\n\
@@ -345,7 +383,7 @@ fn config_text(group: &str, number: usize, nodes: &[NodePorts], data: &Path, sec
          admin = \"127.0.0.1:{admin}\"\n\
          \n[mesh]\n\
          secret = {secret:?}\n\
-         connectors = [{connector:?}]\n"
+         {connectors}{store}"
     )
 }
 
