@@ -202,6 +202,9 @@ pub struct Timers {
     pub election_min: Duration,
     /// Longest such silence; each slave draws its own between the two. Default 400 ms.
     pub election_max: Duration,
+    /// Whether a master whose connections have ended and whose port refuses new ones is replaced at once. Default true;
+    /// false where something between the nodes resets and refuses connections.
+    pub fast_failover: bool,
     /// How long a stopping node waits for its clients and for the hand-over of mastership. Default 10 s.
     pub shutdown: Duration,
 }

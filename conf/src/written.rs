@@ -325,6 +325,7 @@ fn timers(root: &Section<'_>) -> Timers {
         election_max: section
             .read("election_max", values::duration(ms(30)..=ms(120_000)))
             .unwrap_or(ms(400)),
+        fast_failover: section.read("fast_failover", values::boolean).unwrap_or(true),
         shutdown: section
             .read("shutdown", values::duration(ms(100)..=ms(600_000)))
             .unwrap_or(ms(10_000)),

@@ -137,12 +137,14 @@ fn the_single_nodes_sample_tells_the_true_defaults() {
         heartbeat,
         election_min,
         election_max,
+        fast_failover,
         ..
     } = sample.timers;
     assert_eq!(
         [heartbeat, election_min, election_max].map(|t| t.as_millis()),
         [60, 250, 400]
     );
+    assert!(fast_failover);
     assert_eq!(sample.log, Log { level: "info".into() });
     assert_eq!(sample.data, PathBuf::from("./data/single"));
     assert_eq!(sample.listen.link, None);

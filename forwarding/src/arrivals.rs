@@ -27,10 +27,11 @@ impl Arrivals {
         }
     }
 
-    /// The node has told the credit of its consumers anew.
-    pub(crate) fn counted(&mut self, destination: &Destination, us: GroupId) {
-        self.waiting.remove(&(destination.clone(), None));
-        self.waiting.remove(&(destination.clone(), Some(us)));
+    /// The node has told the credit of its consumers anew. True where something waited to be counted.
+    pub(crate) fn counted(&mut self, destination: &Destination, us: GroupId) -> bool {
+        let queued = self.waiting.remove(&(destination.clone(), None));
+        let published = self.waiting.remove(&(destination.clone(), Some(us)));
+        queued.is_some() || published.is_some()
     }
 
     /// Messages were offered on to another group.

@@ -338,6 +338,11 @@ impl Bridges {
         self.unanswered.get(road).copied().unwrap_or(0)
     }
 
+    /// True where anything is offered and not answered.
+    pub(crate) fn has_unanswered(&self) -> bool {
+        !self.unanswered.is_empty()
+    }
+
     /// The lowest transfer not settled, as far as is known: below it nothing is in doubt.
     pub(crate) fn floor(&self, group: GroupId) -> TransferId {
         self.by_group

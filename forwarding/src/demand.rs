@@ -4,6 +4,8 @@
 //! A change marks its destination; nothing is computed until somebody asks: [`DemandTable::remote`] for the node,
 //! [`DemandTable::changes`] and [`DemandTable::snapshot`] for a neighbour.
 
+mod news;
+mod tellers;
 mod telling;
 mod ways;
 
@@ -21,6 +23,10 @@ use crate::{
     row::{Key, Row, SELECTOR_BYTES_MAX, SELECTORS_MAX},
     row_set::RowSet,
 };
+pub(crate) use news::Origins;
+
+use news::News;
+use tellers::Tellers;
 
 /// See the file's head.
 #[derive(Debug)]
@@ -33,13 +39,16 @@ pub(crate) struct DemandTable {
     filter: Filter,
     local: BTreeMap<Destination, Row>,
     neighbours: BTreeMap<GroupId, Neighbour>,
+    tellers: Tellers,
+    /// By origin: the neighbours that say that they have a link with it.
+    linked_with: BTreeMap<GroupId, BTreeSet<GroupId>>,
     /// Durable demand heard over links that are gone, and from whom.
     remembered: BTreeMap<Key, (Row, GroupId)>,
     pub(crate) arrivals: Arrivals,
-    /// Destinations about which the node is to be told.
-    for_node: BTreeSet<Destination>,
-    /// Destinations (`None`: who is there) about which neighbours are to be told.
-    for_neighbours: BTreeSet<Option<Destination>>,
+    /// What the node is to be told of.
+    for_node: News,
+    /// What neighbours are to be told of.
+    for_neighbours: News,
 }
 
 /// A group with a link that is up.
@@ -70,10 +79,12 @@ impl DemandTable {
             filter: Filter::new(&config.excluded, &config.dynamically_included),
             local: BTreeMap::new(),
             neighbours: BTreeMap::new(),
+            tellers: Tellers::default(),
+            linked_with: BTreeMap::new(),
             remembered: BTreeMap::new(),
             arrivals: Arrivals::default(),
-            for_node: BTreeSet::new(),
-            for_neighbours: BTreeSet::new(),
+            for_node: News::default(),
+            for_neighbours: News::default(),
         }
     }
 
@@ -89,13 +100,13 @@ impl DemandTable {
         if !self.filter.permits(&destination) {
             return;
         }
-        self.arrivals.counted(&destination, self.us);
+        let others_too = self.arrivals.counted(&destination, self.us);
         let key = Key::of(&destination, self.us);
         if consumers == 0 && !durable {
             self.local.remove(&destination);
         } else {
             let row = Row {
-                key,
+                key: key.clone(),
                 consumers,
                 credit,
                 durable,
@@ -104,7 +115,11 @@ impl DemandTable {
             };
             self.local.insert(destination.clone(), row);
         }
-        self.for_neighbours.insert(Some(destination));
+        if others_too {
+            self.for_neighbours.all(Some(destination));
+        } else {
+            self.for_neighbours.row(&key);
+        }
     }
 
     /// A link is up; nothing was heard over it yet.
@@ -126,7 +141,13 @@ impl DemandTable {
             return;
         };
         for row in neighbour.heard.iter() {
-            self.touch(row.key.destination.as_ref());
+            if self.tellers.remove(&row.key, group) {
+                self.choose(&row.key);
+            }
+            self.touch_row(&row.key);
+            if is_link(row, group) {
+                self.unlinked(row.key.origin, group);
+            }
             if row.durable && self.remembered.len() < self.rows_max && usable(row, group, self.us, self.hops_max) {
                 self.remembered.insert(row.key.clone(), (row.clone(), group));
             }
@@ -138,8 +159,8 @@ impl DemandTable {
         let Some(neighbour) = self.neighbours.get_mut(&group) else {
             return Ok(());
         };
-        let mut touched = BTreeSet::new();
-        if demand.snapshot {
+        let snapshot_of = (demand.snapshot && demand.last).then_some(group);
+        let touched = if demand.snapshot {
             let arriving = neighbour.arriving.get_or_insert_default();
             demand.rows.into_iter().for_each(|row| _ = arriving.insert(row));
             if arriving.len() > self.rows_max {
@@ -148,40 +169,73 @@ impl DemandTable {
             if !demand.last {
                 return Ok(());
             }
+            let first = !std::mem::replace(&mut neighbour.synced, true);
             let now = neighbour.arriving.take().unwrap_or_default();
             let before = std::mem::replace(&mut neighbour.heard, now);
-            let changed = |from: &RowSet, to: &RowSet| {
-                let differs = |row: &&Row| to.get(&row.key) != Some(*row);
-                from.iter()
-                    .filter(differs)
-                    .map(|row| row.key.clone())
-                    .collect::<Vec<_>>()
+            let after = &neighbour.heard;
+            let gone = before.iter().filter(|row| after.get(&row.key).is_none());
+            let told = after.iter().filter(|row| first || before.get(&row.key) != Some(*row));
+            let changed = |row: &Row| {
+                (
+                    row.key.clone(),
+                    before.get(&row.key).is_some_and(|row| is_link(row, group)),
+                )
             };
-            touched.extend(changed(&before, &neighbour.heard));
-            touched.extend(changed(&neighbour.heard, &before));
-            neighbour.synced = true;
+            gone.chain(told).map(changed).collect()
         } else {
+            let mut touched = BTreeMap::new();
+            let was_link = |heard: &RowSet, key: &Key| heard.get(key).is_some_and(|row| is_link(row, group));
             for row in demand.rows {
-                let key = row.key.clone();
+                let (key, was_link) = (row.key.clone(), was_link(&neighbour.heard, &row.key));
                 if neighbour.heard.insert(row) {
-                    touched.insert(key);
+                    touched.entry(key).or_insert(was_link);
                 }
             }
-            touched.extend(demand.gone.into_iter().filter(|key| neighbour.heard.remove(key)));
-            if neighbour.heard.len() > self.rows_max {
-                return Err(TooManyRows);
+            for key in demand.gone {
+                let was_link = was_link(&neighbour.heard, &key);
+                if neighbour.heard.remove(&key) {
+                    touched.entry(key).or_insert(was_link);
+                }
+            }
+            touched
+        };
+        let too_many = neighbour.heard.len() > self.rows_max;
+        self.changed(group, snapshot_of, touched);
+        if too_many { Err(TooManyRows) } else { Ok(()) }
+    }
+
+    /// Rows of a neighbour have changed; with each, whether it told of a link to its origin.
+    fn changed(&mut self, group: GroupId, snapshot_of: Option<GroupId>, touched: BTreeMap<Key, bool>) {
+        for (key, was_link) in &touched {
+            let heard = self.neighbours.get(&group).map(|neighbour| &neighbour.heard);
+            let row = heard.and_then(|heard| heard.get(key));
+            let is_link = row.is_some_and(|row| is_link(row, group));
+            if row.is_some() {
+                self.tellers.add(key, group);
+                self.weigh(key, group);
+            } else if self.tellers.remove(key, group) {
+                self.choose(key);
+            }
+            if is_link && !was_link {
+                self.linked_with.entry(key.origin).or_default().insert(group);
+                self.for_neighbours.relinked.insert(key.origin);
+            } else if *was_link && !is_link {
+                self.unlinked(key.origin, group);
+                self.for_neighbours.relinked.insert(key.origin);
+            }
+            self.touch_row(key);
+        }
+        let present = touched.keys().filter(|key| key.destination.is_none());
+        self.outdate(snapshot_of, present.map(|key| key.origin));
+    }
+
+    fn unlinked(&mut self, origin: GroupId, neighbour: GroupId) {
+        if let Some(neighbours) = self.linked_with.get_mut(&origin) {
+            neighbours.remove(&neighbour);
+            if neighbours.is_empty() {
+                self.linked_with.remove(&origin);
             }
         }
-        let snapshot_of = (demand.snapshot && demand.last).then_some(group);
-        self.outdate(
-            snapshot_of,
-            touched
-                .iter()
-                .filter(|key| key.destination.is_none())
-                .map(|key| key.origin),
-        );
-        touched.iter().for_each(|key| self.touch(key.destination.as_ref()));
-        Ok(())
     }
 
     /// Memory of durable demand ends where fresher word is at hand: a snapshot of him who told it, or a live way to the
@@ -200,9 +254,11 @@ impl DemandTable {
 
     fn is_present(&self, origin: GroupId) -> bool {
         let key = Key::presence(origin);
-        self.neighbours.iter().any(|(&teller, neighbour)| {
-            let row = neighbour.heard.get(&key);
-            neighbour.synced && row.is_some_and(|row| row.linked && usable(row, teller, self.us, self.hops_max))
+        let told = self.tellers.of(&key);
+        told.into_iter().flat_map(|told| &told.by).any(|teller| {
+            let neighbour = self.neighbours.get(teller).filter(|neighbour| neighbour.synced);
+            let row = neighbour.and_then(|neighbour| neighbour.heard.get(&key));
+            row.is_some_and(|row| row.linked && usable(row, *teller, self.us, self.hops_max))
         })
     }
 
@@ -228,16 +284,30 @@ impl DemandTable {
         let settled = settled_rtt(neighbour.rtt_us, rtt_us);
         if settled != neighbour.rtt_us {
             neighbour.rtt_us = settled;
-            self.touch_heard(group);
+            let keys: Vec<Key> = neighbour.heard.iter().map(|row| row.key.clone()).collect();
+            for key in keys {
+                let before = self.best(&key);
+                self.weigh(&key, group);
+                let after = self.best(&key);
+                if before != after {
+                    self.touch_row(&key);
+                } else if after == Some(group) {
+                    self.for_node.row(&key);
+                }
+            }
         }
     }
 
     /// What a bridge holds has changed for this destination.
     pub(crate) fn touch(&mut self, destination: Option<&Destination>) {
-        if let Some(destination) = destination {
-            self.for_node.insert(destination.clone());
-        }
-        self.for_neighbours.insert(destination.cloned());
+        self.for_node.all(destination.cloned());
+        self.for_neighbours.all(destination.cloned());
+    }
+
+    /// One row has changed.
+    fn touch_row(&mut self, key: &Key) {
+        self.for_node.row(key);
+        self.for_neighbours.row(key);
     }
 
     /// Something about all of a neighbour's rows has changed.
@@ -251,14 +321,10 @@ impl DemandTable {
             .for_each(|destination| self.touch(destination.as_ref()));
     }
 
-    /// Destinations about which the node is to be told.
-    pub(crate) fn take_for_node(&mut self) -> BTreeSet<Destination> {
-        std::mem::take(&mut self.for_node)
-    }
-
-    /// Destinations about which the neighbours are to be told.
-    pub(crate) fn take_for_neighbours(&mut self) -> BTreeSet<Option<Destination>> {
-        std::mem::take(&mut self.for_neighbours)
+    /// Destinations, and rows of them, about which the node is to be told.
+    pub(crate) fn take_for_node(&mut self) -> impl Iterator<Item = (Destination, Origins)> + use<> {
+        let about = std::mem::take(&mut self.for_node).about.into_iter();
+        about.filter_map(|(destination, origins)| Some((destination?, origins)))
     }
 
     /// True where neighbours are to be told something.
@@ -289,6 +355,11 @@ impl DemandTable {
     pub(crate) fn neighbours(&self) -> Vec<GroupId> {
         self.neighbours.keys().copied().collect()
     }
+}
+
+/// True for a row by which `teller` says that it is linked with the row's origin.
+fn is_link(row: &Row, teller: GroupId) -> bool {
+    row.key.destination.is_none() && row.linked && row.path == [teller, row.key.origin]
 }
 
 /// Sorted, distinct and bounded; where there are too many, all is wanted, so that nothing is kept from anyone.

@@ -109,6 +109,16 @@ impl Row {
         }
     }
 
+    /// True where this row is as `other` would be with these consumers and this credit.
+    pub(crate) fn is(&self, other: &Self, consumers: u32, credit: u32) -> bool {
+        (self.consumers, self.credit) == (consumers, credit)
+            && (self.durable, self.linked) == (other.durable, other.linked)
+            && self.path == other.path
+            && self.selectors == other.selectors
+            && self.name == other.name
+            && self.key == other.key
+    }
+
     pub(crate) fn encode(&self, out: &mut BytesMut) {
         self.key.encode(out);
         out.put_u8(if self.durable { DURABLE } else { 0 } | if self.linked { LINKED } else { 0 });

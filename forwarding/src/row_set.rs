@@ -1,6 +1,6 @@
 //! The rows of demand of one direction of a link, with the hash over them that both sides compare (P12).
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::BytesMut;
 
@@ -12,9 +12,24 @@ use crate::row::{Key, Row};
 /// Rows by key. Invariant: `hash` is the wrapping sum of all rows' hashes.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct RowSet {
-    rows: BTreeMap<Key, (Row, u64)>,
+    rows: BTreeMap<Key, SharedRow>,
     hash: u64,
     scratch: BytesMut,
+}
+
+/// A row with its hash. What is told to many neighbours is hashed and held once.
+#[derive(Debug, Clone)]
+pub(crate) struct SharedRow(Arc<(Row, u64)>);
+
+impl SharedRow {
+    pub(crate) fn new(row: Row, scratch: &mut BytesMut) -> Self {
+        let hash = row.hash(scratch);
+        Self(Arc::new((row, hash)))
+    }
+
+    pub(crate) fn row(&self) -> &Row {
+        &self.0.0
+    }
 }
 
 impl RowSet {
@@ -27,7 +42,7 @@ impl RowSet {
     }
 
     pub(crate) fn get(&self, key: &Key) -> Option<&Row> {
-        self.rows.get(key).map(|(row, _)| row)
+        self.rows.get(key).map(SharedRow::row)
     }
 
     /// True where this changed something.
@@ -35,24 +50,29 @@ impl RowSet {
         if self.get(&row.key) == Some(&row) {
             return false;
         }
-        let hash = row.hash(&mut self.scratch);
-        self.hash = self.hash.wrapping_add(hash);
-        if let Some((_, old)) = self.rows.insert(row.key.clone(), (row, hash)) {
-            self.hash = self.hash.wrapping_sub(old);
-        }
+        let shared = SharedRow::new(row, &mut self.scratch);
+        self.put(shared);
         true
     }
 
+    /// As [`Self::insert`], for a row that others hold too and that is known to differ.
+    pub(crate) fn put(&mut self, shared: SharedRow) {
+        self.hash = self.hash.wrapping_add(shared.0.1);
+        if let Some(old) = self.rows.insert(shared.row().key.clone(), shared) {
+            self.hash = self.hash.wrapping_sub(old.0.1);
+        }
+    }
+
     pub(crate) fn remove(&mut self, key: &Key) -> bool {
-        let Some((_, hash)) = self.rows.remove(key) else {
+        let Some(old) = self.rows.remove(key) else {
             return false;
         };
-        self.hash = self.hash.wrapping_sub(hash);
+        self.hash = self.hash.wrapping_sub(old.0.1);
         true
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Row> {
-        self.rows.values().map(|(row, _)| row)
+        self.rows.values().map(SharedRow::row)
     }
 
     /// The rows of one destination (or, for `None`, those that say who is there), by origin.
@@ -63,6 +83,6 @@ impl RowSet {
         };
         self.rows
             .range(key(GroupId::MIN)..=key(GroupId::MAX))
-            .map(|(_, (row, _))| row)
+            .map(|(_, shared)| shared.row())
     }
 }

@@ -833,3 +833,67 @@ fn a_neighbour_with_a_way_of_its_own_hears_of_ours_but_not_of_each_change_of_cre
         "9 has lost its own way"
     );
 }
+
+#[test]
+fn who_is_linked_with_the_origin_hears_of_its_demand_from_nobody_else() {
+    let mut desk = desk(config());
+    let told_to_9 = |actions: &[Action]| {
+        let demand = actions.iter().find_map(|action| match action {
+            Action::Send {
+                link: 9,
+                frame: Frame::Demand(demand),
+            } => Some(demand.clone()),
+            _ => None,
+        });
+        let demand = demand.unwrap_or_default();
+        let of_20 = |key: &Key| key.origin == 20 && key.destination.is_some();
+        let rows = demand.rows.into_iter().filter(|row| of_20(&row.key));
+        let rows: Vec<_> = rows.map(|row| (row.consumers, row.credit, row.durable)).collect();
+        (rows, demand.gone.iter().any(of_20))
+    };
+    let change = |rows: Vec<Row>, gone: Vec<Key>| {
+        Frame::Demand(Demand {
+            rows,
+            gone,
+            ..Demand::default()
+        })
+    };
+    let presence = |path: &[GroupId]| Row {
+        path: path.to_vec(),
+        ..Row::presence(20, "twenty")
+    };
+    let nothing = (Vec::new(), false);
+    desk.linked(9, Vec::new());
+    let first = row(&[8, 20], 5);
+    let (consumers, credit) = (first.consumers, first.credit);
+    assert_eq!(
+        told_to_9(&desk.linked(8, vec![presence(&[8, 20]), first])),
+        (vec![(consumers, credit, false)], false),
+        "9 has no link with 20"
+    );
+    let linked = desk.frame(9, change(vec![presence(&[9, 20])], Vec::new()));
+    assert_eq!(told_to_9(&linked), (Vec::new(), true), "9 is linked now");
+    let gone = vec![Key::of(&queue(), 20)];
+    assert_eq!(told_to_9(&desk.frame(8, change(Vec::new(), gone))), nothing);
+    let more = row(&[8, 20], 4);
+    assert_eq!(
+        told_to_9(&desk.frame(8, change(vec![more.clone()], Vec::new()))),
+        nothing
+    );
+    let durable = Row {
+        durable: true,
+        ..more.clone()
+    };
+    assert_eq!(
+        told_to_9(&desk.frame(8, change(vec![durable], Vec::new()))),
+        (vec![(0, 0, true)], false),
+        "durable demand is known without a gap"
+    );
+    desk.frame(8, change(vec![more], Vec::new()));
+    let lost = desk.frame(9, change(Vec::new(), vec![Key::presence(20)]));
+    assert_eq!(
+        told_to_9(&lost),
+        (vec![(consumers, 4, false)], false),
+        "9 has lost its link with 20"
+    );
+}

@@ -245,6 +245,7 @@ fn group_config(node: &Node) -> ferrymq_replication::Config {
         heartbeat_ms: millis(node.timers.heartbeat),
         election_timeout_min_ms: millis(node.timers.election_min),
         election_timeout_max_ms: millis(node.timers.election_max),
+        fast_failover: node.timers.fast_failover,
         snapshot_log_bytes: node.store.snapshot_log_bytes,
         // A store with small thresholds would otherwise never be smaller than the log kept for slaves that lag.
         log_keep_bytes: node.store.snapshot_log_bytes / 4,

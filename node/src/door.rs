@@ -36,6 +36,8 @@ pub(crate) const DOOR: Purpose = Purpose(16);
 /// How long a client waits at the door while the group has no master.
 const MASTER_WAIT: Duration = Duration::from_secs(15);
 const DIAL_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a client that a slave carries here waits for this node to begin its term.
+const TERM_WAIT: Duration = Duration::from_secs(1);
 /// Longest text of a client's address that a slave passes on, in bytes.
 const CLIENT_ADDRESS_BYTES_MAX: usize = 64;
 
@@ -83,7 +85,9 @@ impl Door {
     pub(crate) async fn enter(&self, mut stream: TcpStream, from: SocketAddr) {
         let deadline = tokio::time::Instant::now() + MASTER_WAIT;
         let mut role = self.shared.role.clone();
+        let mut current = self.shared.current.clone();
         loop {
+            current.mark_unchanged();
             let now = role.borrow_and_update().clone();
             match now {
                 Role::Master { .. } => {
@@ -94,9 +98,18 @@ impl Door {
                 Role::Slave {
                     master: Some((node, address)),
                     ..
-                } => match self.dial(node, &address, from).await {
-                    Ok(carrier) => return self.carry(stream, carrier, node).await,
-                    Err(error) => tracing::debug!(%from, node, %error, "the master cannot be reached for a client"),
+                } => tokio::select! {
+                    dialled = self.dial(node, &address, from) => match dialled {
+                        Ok(carrier) => return self.carry(stream, carrier, node).await,
+                        Err(error) => {
+                            tracing::debug!(%from, node, %error, "the master cannot be reached for a client");
+                        }
+                    },
+                    // A master that is frozen takes the connection and says nothing; its successor shall not wait.
+                    changed = role.changed() => match changed {
+                        Ok(()) => continue,
+                        Err(_) => return,
+                    },
                 },
                 Role::Slave { master: None, .. } => {}
             }
@@ -104,6 +117,8 @@ impl Door {
             let again = tokio::time::sleep(Duration::from_millis(50));
             tokio::select! {
                 _ = role.changed() => {}
+                // The role is known a moment before the loop of its term is there.
+                _ = current.changed() => {}
                 () = again => {}
             }
             if tokio::time::Instant::now() >= deadline {
@@ -123,6 +138,11 @@ impl Door {
         };
         match tokio::time::timeout(DIAL_TIMEOUT, head).await {
             Ok(Ok(_)) => {
+                // A slave hears of a new master before that has applied what it must know to act. An error means that
+                // this node ends.
+                let mut current = self.shared.current.clone();
+                let begun = current.wait_for(Option::is_some);
+                let _ = tokio::time::timeout(TERM_WAIT, begun).await;
                 self.serve(&mut stream).await;
             }
             _ => tracing::debug!("a carried connection ended before it began"),

@@ -8,7 +8,7 @@ use std::{
 };
 
 use ferrymq_tests::{
-    Frame, History, Mesh, Stomp, http,
+    Frame, GroupOfNodes, History, Mesh, Stomp, http,
     load::{self, Sending},
     node::START_MAX,
     stomp::ANSWER_MAX,
@@ -103,6 +103,68 @@ fn three_masters_in_a_row() {
     let report = history.report();
     println!("{report}");
     report.assert_kept();
+}
+
+#[test]
+fn a_killed_master_is_noticed_by_its_broken_connections() {
+    const ROUNDS: usize = 5;
+    let mut mesh = Mesh::one_group("noticed", 3);
+    let history = Arc::new(History::default());
+    let group = &mut mesh.groups[0];
+    let producers: Vec<_> = (0..2)
+        .map(|n| load::produce(group.addresses(), sending(&format!("p{n}"), 1_000_000), history.clone()))
+        .collect();
+    let term = |group: &GroupOfNodes| group.status()["group"]["term"].as_u64().unwrap();
+    let mut pauses = Vec::new();
+    for round in 1..=ROUNDS {
+        let goal = history.receipted() + 200;
+        wait_until("the load goes on", LOAD_MAX, || history.receipted() >= goal);
+        let before = term(group);
+        let killed = group.kill_master();
+        let receipted = history.receipted();
+        pauses.push(wait_until("sends go on", FAIL_OVER_MAX, || {
+            history.receipted() > receipted
+        }));
+        let status = group.status();
+        assert_eq!(status["group"]["elected_by"], "evidence", "round {round}");
+        let after = status["group"]["term"].as_u64().unwrap();
+        assert!(
+            after <= before + 2,
+            "one candidate at a time: term {before}, then {after}"
+        );
+        group.nodes[killed].start();
+        wait_until("it hears the master and keeps up", START_MAX, || {
+            let members = group.status()["group"]["members"].as_array().cloned();
+            let is_well = |member: &serde_json::Value| {
+                member["heard_ms_ago"].as_u64().is_some_and(|ms| ms < 250)
+                    && member["lag_entries"].as_u64().is_some_and(|lag| lag < 16)
+            };
+            members.is_some_and(|members| members.iter().all(is_well))
+        });
+    }
+    pauses.sort();
+    println!("from the kill to the next receipt: {pauses:?}");
+    drop(producers);
+    group.settle(START_MAX);
+}
+
+#[test]
+fn a_silent_master_is_replaced_by_the_timers_alone() {
+    let mesh = Mesh::one_group("silent", 3);
+    let group = &mesh.groups[0];
+    let old = group.master();
+    group.nodes[old].pause();
+    let (new, took) = wait_for("another node is master", FAIL_OVER_MAX, || {
+        (0..3).find(|&at| at != old && group.nodes[at].is_master())
+    });
+    println!("replaced after {took:?}");
+    let status = group.nodes[new].status().expect("the master answers");
+    assert_eq!(
+        status["group"]["elected_by"], "timer",
+        "it holds its port: it is not dead"
+    );
+    group.nodes[old].go_on();
+    group.settle(START_MAX);
 }
 
 #[test]

@@ -80,7 +80,7 @@ fn each_master_is_killed_while_messages_cross() {
     let mut mesh = Mesh::two_groups("kills", Discovery::Static);
     let history = Arc::new(History::default());
     let (north, south) = (mesh.groups[NORTH].addresses(), mesh.groups[SOUTH].addresses());
-    let count = 3_000;
+    let count = 6_000;
     let consumer = load::consume(south, "/queue/A", history.clone());
     let producer = load::produce(north, sending("p", count), history.clone());
     wait_until("a third has been sent", LOAD_MAX, || history.receipted() >= 1_000);
@@ -91,10 +91,13 @@ fn each_master_is_killed_while_messages_cross() {
         history.received() >= 2_000
     });
     let killed = mesh.groups[SOUTH].kill_master();
+    let before = history.received();
+    let pause = wait_until("messages cross again", LOAD_MAX, || history.received() > before + 50);
+    println!("from the kill of the receiving master to 50 further deliveries: {pause:?}");
     wait_until("more has been received", LOAD_MAX, || history.received() >= 2_500);
     mesh.groups[SOUTH].nodes[killed].start();
     producer.finish("everything is sent", LOAD_MAX);
-    mesh.drain(&history, 3_000, &["queue://A"], LOAD_MAX);
+    mesh.drain(&history, count as usize, &["queue://A"], LOAD_MAX);
     consumer.stop();
     let report = history.report();
     println!("{report}");

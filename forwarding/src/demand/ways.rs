@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use ferrymq_broker::GroupId;
 use ferrymq_message::Destination;
 
-use super::DemandTable;
+use super::{DemandTable, news::Origins, tellers::keys_of};
 use crate::{
     bridge::Bridges,
     output::RemoteDemand,
@@ -23,14 +23,56 @@ pub(super) struct Way<'a> {
     pub(super) available: u32,
 }
 
+impl Way<'_> {
+    fn rank(&self) -> (bool, usize, u32, GroupId) {
+        rank(self.row, self.rtt_us, self.next_hop)
+    }
+}
+
 impl DemandTable {
-    /// What the other groups want of a destination, in order of origin.
-    pub(crate) fn remote(&self, destination: &Destination, bridges: &Bridges) -> Vec<RemoteDemand> {
-        if !self.filter.permits(destination) {
-            return Vec::new();
+    /// Brings up to date what is known of the other groups' wants of a destination, in order of origin; false where
+    /// nothing has changed.
+    pub(crate) fn refresh(
+        &self,
+        destination: &Destination,
+        origins: &Origins,
+        bridges: &Bridges,
+        known: &mut Vec<RemoteDemand>,
+    ) -> bool {
+        let all = Origins::All;
+        let origins = if self.is_charged(destination, bridges) {
+            &all
+        } else {
+            origins
+        };
+        let ways = match self.filter.permits(destination) {
+            true => self.ways(Some(destination), origins, bridges),
+            false => Vec::new(),
+        };
+        let fresh: Vec<RemoteDemand> = ways.into_iter().map(|way| self.described(&way)).collect();
+        let Origins::These(origins) = origins else {
+            let changed = *known != fresh;
+            *known = fresh;
+            return changed;
+        };
+        let mut changed = false;
+        let mut fresh = fresh.into_iter().peekable();
+        for origin in origins {
+            let at = known.binary_search_by_key(origin, |row| row.origin);
+            match (at, fresh.next_if(|row| row.origin == *origin)) {
+                (Ok(at), Some(row)) => changed |= std::mem::replace(&mut known[at], row.clone()) != row,
+                (Ok(at), None) => {
+                    known.remove(at);
+                    changed = true;
+                }
+                (Err(at), Some(row)) => {
+                    known.insert(at, row);
+                    changed = true;
+                }
+                (Err(_), None) => {}
+            }
         }
-        let ways = self.ways(Some(destination), bridges);
-        ways.into_iter().map(|way| self.described(&way)).collect()
+        changed
     }
 
     fn described(&self, way: &Way<'_>) -> RemoteDemand {
@@ -56,35 +98,23 @@ impl DemandTable {
             return neighbour.name.clone();
         }
         let key = Key::presence(origin);
-        let told = self.neighbours.values().find_map(|neighbour| neighbour.heard.get(&key));
+        let mut tellers = self.tellers.of(&key).into_iter().flat_map(|told| &told.by);
+        let told = tellers.find_map(|teller| self.neighbours.get(teller)?.heard.get(&key));
         told.map_or_else(|| unnamed(origin), |row| row.name.clone())
     }
 
-    /// The best way to each origin that wants the destination, with what may be sent along it.
-    pub(super) fn ways(&self, destination: Option<&Destination>, bridges: &Bridges) -> Vec<Way<'_>> {
+    /// The best way to each of some origins that want the destination, in order of origin, with what may be sent along
+    /// it. Where offers are under way all origins are to be asked for, since these share the charge.
+    pub(super) fn ways(&self, destination: Option<&Destination>, origins: &Origins, bridges: &Bridges) -> Vec<Way<'_>> {
         let mut best: BTreeMap<GroupId, Way<'_>> = BTreeMap::new();
-        for (&teller, neighbour) in self.neighbours.iter().filter(|(_, neighbour)| neighbour.synced) {
-            for row in neighbour.heard.about(destination) {
-                if !usable(row, teller, self.us, self.hops_max) {
-                    continue;
-                }
-                let rtt_us = neighbour.rtt_us;
-                let way = Way {
-                    row,
-                    next_hop: teller,
-                    rtt_us,
-                    linked: row.linked,
-                    available: 0,
-                };
-                let better = |old: &Way<'_>| rank(row, rtt_us, teller) < rank(old.row, old.rtt_us, old.next_hop);
-                if best.get(&row.key.origin).is_none_or(better) {
-                    best.insert(row.key.origin, way);
-                }
+        for (key, told) in self.tellers.about(destination, origins) {
+            if let Some(way) = told.best.and_then(|teller| self.way(key, teller)) {
+                best.insert(key.origin, way);
             }
         }
         if let Some(destination) = destination {
-            let range = Key::of(destination, GroupId::MIN)..=Key::of(destination, GroupId::MAX);
-            for (key, (row, from)) in self.remembered.range(range) {
+            let remembered = self.remembered.range(keys_of(Some(destination)));
+            for (key, (row, from)) in remembered.filter(|(key, _)| origins.contains(key.origin)) {
                 let way = Way {
                     row,
                     next_hop: *from,
@@ -97,6 +127,46 @@ impl DemandTable {
             self.fill(destination, &mut best, bridges);
         }
         best.into_values().collect()
+    }
+
+    /// Whose word about a row leads along the best way.
+    pub(super) fn best(&self, key: &Key) -> Option<GroupId> {
+        self.tellers.of(key).and_then(|told| told.best)
+    }
+
+    /// What this teller says of a row is new, or the round trip to it: it may be the best now, or no longer.
+    pub(super) fn weigh(&mut self, key: &Key, teller: GroupId) {
+        let known = self
+            .best(key)
+            .filter(|best| *best != teller)
+            .and_then(|best| self.way(key, best));
+        let (Some(known), way) = (known, self.way(key, teller)) else {
+            return self.choose(key);
+        };
+        if way.is_some_and(|way| way.rank() < known.rank()) {
+            self.tellers.choose(key, Some(teller));
+        }
+    }
+
+    /// Looks at all that told a row for the best of them.
+    pub(super) fn choose(&mut self, key: &Key) {
+        let Some(told) = self.tellers.of(key) else { return };
+        let ways = told.by.iter().filter_map(|teller| self.way(key, *teller));
+        let best = ways.min_by_key(Way::rank).map(|way| way.next_hop);
+        self.tellers.choose(key, best);
+    }
+
+    /// The way to a row's origin that begins with this teller, where it may be used.
+    fn way(&self, key: &Key, teller: GroupId) -> Option<Way<'_>> {
+        let neighbour = self.neighbours.get(&teller).filter(|neighbour| neighbour.synced)?;
+        let row = neighbour.heard.get(key)?;
+        usable(row, teller, self.us, self.hops_max).then_some(Way {
+            row,
+            next_hop: teller,
+            rtt_us: neighbour.rtt_us,
+            linked: row.linked,
+            available: 0,
+        })
     }
 
     /// What was offered along a road and not answered yet takes up its credit; a queue's message may be meant for any of

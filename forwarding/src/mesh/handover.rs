@@ -120,7 +120,7 @@ impl Mesh {
         self.demand.touch(Some(destination));
         let Some(link) = self.links.link_of(origin) else { return };
         // The answer carries what room is left, so that the sender need not wait for the next gathering.
-        let mut changes = self.demand.changes(origin, &[Some(destination.clone())], &self.bridges);
+        let mut changes = self.demand.changes(origin, destination, &self.bridges);
         let last = changes.pop().unwrap_or_default();
         for demand in changes {
             self.send(link, Frame::Demand(demand));

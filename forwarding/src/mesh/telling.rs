@@ -63,34 +63,30 @@ impl Mesh {
             return;
         }
         self.tell_at_ms = None;
-        let about = self.demand.take_for_neighbours();
-        for group in self.demand.neighbours() {
+        for (group, changes) in self.demand.all_changes(&self.bridges) {
             let Some(link) = self.links.link_of(group) else {
                 continue;
             };
-            for demand in self.demand.changes(group, &about, &self.bridges) {
-                self.send(link, Frame::Demand(demand));
-            }
+            changes
+                .into_iter()
+                .for_each(|demand| self.send(link, Frame::Demand(demand)));
         }
     }
 
     /// Tells the node what has changed of the other groups' demand.
     pub(super) fn tell_node(&mut self) {
-        for destination in self.demand.take_for_node() {
-            let rows = self.demand.remote(&destination, &self.bridges);
-            let unchanged = match self.node_knows.get(&destination) {
-                Some(known) => *known == rows,
-                None => rows.is_empty(),
-            };
-            if unchanged {
-                continue;
+        for (destination, origins) in self.demand.take_for_node() {
+            let mut known = self.node_knows.remove(&destination).unwrap_or_default();
+            let changed = self.demand.refresh(&destination, &origins, &self.bridges, &mut known);
+            if changed {
+                self.actions.push(Action::Output(Output::Demand {
+                    destination: destination.clone(),
+                    rows: known.clone(),
+                }));
             }
-            if rows.is_empty() {
-                self.node_knows.remove(&destination);
-            } else {
-                self.node_knows.insert(destination.clone(), rows.clone());
+            if !known.is_empty() {
+                self.node_knows.insert(destination, known);
             }
-            self.actions.push(Action::Output(Output::Demand { destination, rows }));
         }
     }
 

@@ -66,7 +66,10 @@ where
                 self.peer.append = Some(connection);
                 None
             }
-            Err(error) => Some(Err(broken_session(&error))),
+            Err(error) => {
+                self.peer.links.lease.lost(self.peer.target);
+                Some(Err(broken_session(&error)))
+            }
         }
     }
 
@@ -79,9 +82,8 @@ where
             let held_until = self.held.as_ref().map(|(_, until)| *until);
             tokio::select! {
                 biased;
-                frame = connection.reader.read(), if !self.unanswered.is_empty() => {
-                    return self.answer(frame).map(Some);
-                }
+                // Also while nothing is unanswered: then it can only be the end, which ends the slave's part of the lease.
+                frame = connection.reader.read() => return self.answer(frame).map(Some),
                 request = self.input.next(), if has_room && !self.input_ended => match request {
                     Some(request) if request.entries.is_empty() && self.held.is_none() => {
                         let until = tokio::time::Instant::now() + self.peer.links.commit_hold;

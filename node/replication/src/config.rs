@@ -87,6 +87,9 @@ pub struct Config {
     pub election_timeout_min_ms: u64,
     /// Greatest random wait; also how long a slave that has heard the master votes for nobody else.
     pub election_timeout_max_ms: u64,
+    /// Whether slaves replace a master whose connections have ended and whose port refuses new ones without waiting
+    /// for the election timeout. To be turned off where something between the nodes resets and refuses connections.
+    pub fast_failover: bool,
     /// Bytes of commands in one proposal.
     pub batch_bytes_max: usize,
     /// Commands in one proposal.
@@ -133,6 +136,7 @@ impl Config {
             heartbeat_ms: 60,
             election_timeout_min_ms: 250,
             election_timeout_max_ms: 400,
+            fast_failover: true,
             batch_bytes_max: 1024 * 1024,
             batch_commands_max: 4096,
             batches_in_flight_max: 2,

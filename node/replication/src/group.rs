@@ -18,6 +18,7 @@ use crate::admission::Admission;
 use crate::config::{Config, ConfigError, NodeAddress, NodeId};
 use crate::dial::Dial;
 use crate::event::GroupEvent;
+use crate::failover::{self, Failover};
 use crate::growth::Growth;
 use crate::identity::{self, IdentityError};
 use crate::lease::Lease;
@@ -45,6 +46,7 @@ pub(crate) struct Inner {
     pub(crate) raft: Raft,
     pub(crate) replica: Arc<Replica>,
     pub(crate) lease: Arc<Lease>,
+    pub(crate) failover: Arc<Failover>,
     pub(crate) admission: Admission,
     pub(crate) dial: Arc<dyn Dial>,
     pub(crate) role: watch::Sender<Role>,
@@ -120,10 +122,12 @@ impl Group {
             config.node,
             Duration::from_millis(config.election_timeout_min_ms),
         ));
+        let failover = Failover::new(&config);
         let links = Links {
             dial: dial.clone(),
             replica: replica.clone(),
             lease: lease.clone(),
+            failover: failover.clone(),
             append_requests_max: config.append_requests_max,
             commit_hold: Duration::from_millis(config.commit_hold_ms),
         };
@@ -141,6 +145,7 @@ impl Group {
             raft,
             replica,
             lease,
+            failover,
             admission,
             dial,
             role: watch::Sender::new(Role::Slave { term: 0, master: None }),
@@ -156,6 +161,7 @@ impl Group {
             tokio::spawn(master::watch(inner.clone())),
             tokio::spawn(inner.pipeline.clone().run(inner.raft.clone(), inner.role.subscribe())),
             tokio::spawn(founding::run(inner.clone())),
+            tokio::spawn(failover::run(inner.clone())),
             tokio::spawn(housekeeping::run(inner.clone())),
         ];
         *inner.tasks.lock().expect("no code panics under this lock") = tasks;

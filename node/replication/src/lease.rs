@@ -4,6 +4,9 @@
 //! A slave that hears the master votes for nobody else for `election_timeout_max`. The lease counts from the moment a
 //! request was *sent*, and lasts only `election_timeout_min`, so it ends before the earliest possible other master, and
 //! a paused process finds it run out when it wakes up.
+//!
+//! A slave whose connections to the master were reset may be made to believe that the master is dead, and vote early
+//! (failover.rs). So what a slave has answered counts no more once a connection to it is broken.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
@@ -31,6 +34,8 @@ struct Answers {
     voters: Vec<BTreeSet<NodeId>>,
     /// When the last answered request was sent, in microseconds since `started`.
     sent_micros: BTreeMap<NodeId, u64>,
+    /// When a connection last broke; requests sent before it count no more.
+    lost_micros: BTreeMap<NodeId, u64>,
 }
 
 impl Lease {
@@ -45,6 +50,7 @@ impl Lease {
                 term: None,
                 voters: Vec::new(),
                 sent_micros: BTreeMap::new(),
+                lost_micros: BTreeMap::new(),
             }),
         }
     }
@@ -77,12 +83,23 @@ impl Lease {
     pub(crate) fn answered(&self, node: NodeId, term: u64, sent: Instant) {
         let sent_micros = sent.saturating_duration_since(self.started).as_micros() as u64;
         let mut answers = self.lock();
-        if answers.term != Some(term) {
+        let is_void = |lost: &u64| sent_micros <= *lost;
+        if answers.term != Some(term) || answers.lost_micros.get(&node).is_some_and(is_void) {
             return;
         }
         let last = answers.sent_micros.entry(node).or_default();
         *last = sent_micros.max(*last);
         self.renew(&answers);
+    }
+
+    /// A connection to `node` is broken or cannot be made.
+    pub(crate) fn lost(&self, node: NodeId) {
+        let now = self.now_micros();
+        let mut answers = self.lock();
+        answers.lost_micros.insert(node, now);
+        if answers.sent_micros.remove(&node).is_some() {
+            self.renew(&answers);
+        }
     }
 
     /// A master's request has come to this node.
@@ -187,6 +204,27 @@ mod tests {
         short.begin(1, vec![set(&[1, 2, 3])]);
         short.answered(2, 1, now - Duration::from_secs(1));
         assert!(!short.holds(), "sent longer ago than the lease lasts");
+    }
+
+    #[test]
+    fn a_broken_connection_ends_what_its_slave_gave() {
+        let lease = Lease::new(1, Duration::from_secs(3600));
+        lease.begin(4, vec![set(&[1, 2, 3])]);
+        let before = Instant::now();
+        lease.answered(2, 4, before);
+        assert!(lease.holds());
+        lease.lost(2);
+        assert!(!lease.holds());
+        lease.answered(2, 4, before);
+        assert!(
+            !lease.holds(),
+            "an answer that was on its way when the connection broke"
+        );
+        lease.answered(3, 4, before);
+        assert!(lease.holds(), "another slave's connection did not break");
+        lease.lost(3);
+        lease.answered(2, 4, Instant::now() + Duration::from_millis(1));
+        assert!(lease.holds(), "it has been heard again");
     }
 
     #[test]

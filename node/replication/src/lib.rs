@@ -29,6 +29,10 @@ mod rpc;
 mod server;
 mod wire;
 
+mod evidence;
+mod failover;
+mod verdict;
+
 mod admission;
 mod founding;
 mod growth;
@@ -44,8 +48,9 @@ pub mod status;
 mod suite;
 
 pub use config::{Config, ConfigError, NodeAddress, NodeId, Sync};
-pub use dial::{Dial, PeerDial};
+pub use dial::{Dial, PeerDial, Probe};
 pub use event::{Completion, Failure, GroupEvent};
+pub use failover::ElectedBy;
 pub use group::{Group, ReadError, StartError};
 pub use identity::IdentityError;
 pub use membership::MembershipError;

@@ -20,6 +20,7 @@ use openraft::raft::{
 use crate::append_session::AppendSession;
 use crate::config::{NodeAddress, NodeId};
 use crate::dial::Dial;
+use crate::failover::Failover;
 use crate::lease::Lease;
 use crate::purpose;
 use crate::replica::Replica;
@@ -33,6 +34,7 @@ pub(crate) struct Links {
     pub(crate) dial: Arc<dyn Dial>,
     pub(crate) replica: Arc<Replica>,
     pub(crate) lease: Arc<Lease>,
+    pub(crate) failover: Arc<Failover>,
     /// Append requests without an answer, per slave.
     pub(crate) append_requests_max: usize,
     /// How long a mere commit mark waits for entries to carry it.
@@ -116,6 +118,12 @@ impl Peer {
         }
     }
 
+    /// The node cannot be reached any more: it gives this master no lease.
+    fn lost(&self, error: &io::Error) -> RPCError<Types> {
+        self.links.lease.lost(self.target);
+        unreachable_peer(error)
+    }
+
     async fn send_snapshot(&self, vote: Vote, snapshot: SnapshotOf) -> io::Result<SnapshotResponse<Types>> {
         let stream = self
             .links
@@ -154,14 +162,16 @@ impl NetStreamAppend<Types> for Peer {
                 let Some(request) = input.next().await else {
                     return Ok(stream::empty().boxed());
                 };
-                let answer = self.heartbeat(request).await.map_err(|error| unreachable_peer(&error));
+                let answer = self.heartbeat(request).await.map_err(|error| self.lost(&error));
                 return Ok(stream::once(async { answer }).boxed());
             }
-            let connection = self
-                .append_connection()
-                .await
-                .map_err(|error| unreachable_peer(&error))?;
-            let session = AppendSession::new(self, connection, input);
+            // openraft waits between two attempts where the next request is taken: who dials before that, dials without
+            // a pause.
+            let Some(first) = input.next().await else {
+                return Ok(stream::empty().boxed());
+            };
+            let connection = self.append_connection().await.map_err(|error| self.lost(&error))?;
+            let session = AppendSession::new(self, connection, stream::iter([first]).chain(input));
             let answers = stream::unfold(session, |mut session| async move {
                 session.next().await.map(|answer| (answer, session))
             });
@@ -173,9 +183,13 @@ impl NetStreamAppend<Types> for Peer {
 impl NetVote<Types> for Peer {
     async fn vote(
         &mut self,
-        request: VoteRequest<Types>,
+        mut request: VoteRequest<Types>,
         _: RPCOption,
     ) -> Result<VoteResponse<Types>, RPCError<Types>> {
+        // The master did not hand over: each voter goes by its own evidence.
+        if self.links.failover.stands_for(request.vote.leader_id.term) {
+            request.leadership_transfer = false;
+        }
         self.rpc
             .ask_json(kind::VOTE, &request)
             .await

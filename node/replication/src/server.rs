@@ -8,9 +8,12 @@ use std::time::Instant;
 use bytes::Bytes;
 use ferrymq_transport::{PeerName, PeerStream, Purpose};
 use futures_util::stream::{self, StreamExt};
-use openraft::raft::{AppendEntriesResponse, SnapshotResponse, StreamAppendError, StreamAppendResult};
+use openraft::raft::{
+    AppendEntriesResponse, SnapshotResponse, StreamAppendError, StreamAppendResult, TransferLeaderRequest, VoteRequest,
+};
 use openraft::storage::Snapshot;
 
+use crate::failover::{self, Hearing};
 use crate::founding::{AdmitRequest, FoundRequest, Knowledge};
 use crate::group::Inner;
 use crate::log_store::{cell, put_cell};
@@ -42,9 +45,13 @@ async fn serve_append(inner: &Arc<Inner>, connection: Connection) -> io::Result<
         return refuse(&mut writer, &reason).await;
     }
     let (replica, lease) = (inner.replica.clone(), inner.lease.clone());
+    // Two hold it, so that its end is that of this function: by then the log has all that has come.
+    let hearing = Arc::new(inner.failover.hearing());
+    let heard = hearing.clone();
     // Ends at the peer's close, at anything unreadable, and when the disk is full: the peer then finds the stream
     // closed and tries again later.
-    let requests = stream::unfold((reader, replica, lease), |(mut reader, replica, lease)| async move {
+    let state = (reader, replica, lease, heard);
+    let requests = stream::unfold(state, |(mut reader, replica, lease, heard)| async move {
         let (kind, frame) = reader.read().await.ok()??;
         lease.heard_master();
         let request = if kind == kind::APPEND {
@@ -54,12 +61,13 @@ async fn serve_append(inner: &Arc<Inner>, connection: Connection) -> io::Result<
         };
         match request {
             Ok(request) => {
+                heard.heard(&request.vote);
                 let bytes: usize = request.entries.iter().map(entry_bytes).sum();
                 if bytes > 0 && !replica.has_room_for_log(bytes) {
                     tracing::warn!(bytes, "no room for the master's entries: the disk is full");
                     return None;
                 }
-                Some((request, (reader, replica, lease)))
+                Some((request, (reader, replica, lease, heard)))
             }
             Err(error) => {
                 tracing::warn!(%error, "unreadable append request");
@@ -91,8 +99,9 @@ fn entry_bytes(entry: &crate::types::Entry) -> usize {
 
 /// Answers one request after the other.
 async fn serve_rpc(inner: &Arc<Inner>, mut connection: Connection) -> io::Result<()> {
+    let hearing = inner.failover.hearing();
     while let Some((kind, request)) = connection.reader.read().await.map_err(io::Error::other)? {
-        let (kind, answer) = match answer(inner, kind, request).await {
+        let (kind, answer) = match answer(inner, &hearing, kind, request).await {
             Ok(answer) => answer,
             Err(error) => (kind::REFUSED, Bytes::from(error.to_string())),
         };
@@ -102,22 +111,18 @@ async fn serve_rpc(inner: &Arc<Inner>, mut connection: Connection) -> io::Result
     Ok(())
 }
 
-async fn answer(inner: &Arc<Inner>, kind: u8, request: Bytes) -> io::Result<(u8, Bytes)> {
+async fn answer(inner: &Arc<Inner>, hearing: &Hearing, kind: u8, request: Bytes) -> io::Result<(u8, Bytes)> {
     let raft = &inner.raft;
     if !matches!(kind, kind::ASK | kind::FOUND | kind::ADMIT)
         && let Some(reason) = refusal(inner)
     {
         return Err(io::Error::other(reason));
     }
-    if matches!(kind, kind::VOTE | kind::PRE_VOTE) && Instant::now() < inner.votes_from {
-        return Err(io::Error::other(
-            "this node was restarted just now and does not vote yet",
-        ));
-    }
     let answer = match kind {
         kind::APPEND => {
             let request = decode_append(request)?;
             inner.lease.heard_master();
+            hearing.heard(&request.vote);
             let prev = request.prev_log_id;
             let last = request.entries.last().map(|entry| entry.log_id).or(prev);
             let response = raft.append_entries(request).await.map_err(io::Error::other)?;
@@ -129,14 +134,27 @@ async fn answer(inner: &Arc<Inner>, kind: u8, request: Bytes) -> io::Result<(u8,
             };
             return Ok((kind::APPENDED, encode_appended(&result)));
         }
-        kind::VOTE => to_json(&raft.vote(from_json(&request)?).await.map_err(io::Error::other)?),
-        kind::PRE_VOTE => to_json(&raft.pre_vote(from_json(&request)?).await.map_err(io::Error::other)?),
-        kind::TRANSFER => to_json(
-            &raft
-                .handle_transfer_leader(from_json(&request)?)
-                .await
-                .map_err(io::Error::other)?,
-        ),
+        kind::VOTE => {
+            let mut request: VoteRequest<Types> = from_json(&request)?;
+            if failover::is_warranted(inner, &request.vote) {
+                request.leadership_transfer = true;
+            } else {
+                ensure_may_vote(inner)?;
+            }
+            to_json(&raft.vote(request).await.map_err(io::Error::other)?)
+        }
+        kind::PRE_VOTE => {
+            ensure_may_vote(inner)?;
+            to_json(&raft.pre_vote(from_json(&request)?).await.map_err(io::Error::other)?)
+        }
+        kind::TRANSFER => {
+            let request: TransferLeaderRequest<Types> = from_json(&request)?;
+            if *request.to_node_id() == inner.config.node {
+                inner.failover.handed_over(request.from_leader().leader_id.term);
+            }
+            to_json(&raft.handle_transfer_leader(request).await.map_err(io::Error::other)?)
+        }
+        kind::IS_DEAD => to_json(&failover::opinion(inner, from_json(&request)?)),
         kind::ASK => to_json(&knowledge(inner).await?),
         kind::FOUND => to_json(&consent(inner, from_json(&request)?).await?),
         kind::ADMIT => {
@@ -150,6 +168,14 @@ async fn answer(inner: &Arc<Inner>, kind: u8, request: Bytes) -> io::Result<(u8,
         other => Err(unexpected(other)),
     };
     Ok((kind::ANSWER, answer?))
+}
+
+fn ensure_may_vote(inner: &Inner) -> io::Result<()> {
+    if Instant::now() < inner.votes_from {
+        let reason = "this node was restarted just now and does not vote yet";
+        return Err(io::Error::other(reason));
+    }
+    Ok(())
 }
 
 fn no_predecessor() -> io::Error {

@@ -6,6 +6,7 @@ use openraft::LogIdOptionExt;
 use serde::Serialize;
 
 use crate::config::{NodeAddress, NodeId};
+use crate::failover::ElectedBy;
 use crate::group::Inner;
 use crate::role::Role;
 
@@ -22,6 +23,8 @@ pub struct GroupStatus {
     pub term: u64,
     /// The master, when known.
     pub master: Option<NodeId>,
+    /// How this node came to be master; none on a slave.
+    pub elected_by: Option<ElectedBy>,
     /// Last index in this node's log.
     pub last_index: u64,
     /// Last index known to be committed.
@@ -128,6 +131,7 @@ pub(crate) fn collect(inner: &Inner) -> GroupStatus {
         },
         term: metrics.current_term,
         master: metrics.current_leader,
+        elected_by: role.is_master().then(|| inner.failover.elected_by(role.term())),
         last_index,
         committed_index: index(&metrics.local_committed),
         applied_index: index(&metrics.last_applied),

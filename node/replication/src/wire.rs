@@ -38,6 +38,8 @@ pub(crate) mod kind {
     pub(crate) const ANSWER: u8 = 9;
     /// No answer, but a reason in UTF-8.
     pub(crate) const REFUSED: u8 = 10;
+    /// Is that master dead for you too? (failover.rs)
+    pub(crate) const IS_DEAD: u8 = 11;
     /// A snapshot's head: JSON.
     pub(crate) const SNAPSHOT: u8 = 20;
     /// A piece of the snapshot's state.

@@ -2,6 +2,7 @@
 
 mod harness;
 
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use ferrymq_broker::{Effect, Outcome, Settings};
@@ -119,6 +120,30 @@ async fn a_lost_master_is_replaced_and_catches_up_later() {
         gap < Duration::from_millis(1500),
         "the first message after the loss took {gap:?}"
     );
+}
+
+/// A refused connection costs microseconds, so that a loop without a pause would take a whole core.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dead_slave_is_not_dialled_without_a_pause() {
+    const TIME: Duration = Duration::from_secs(1);
+    /// Appends every 100 ms, heartbeats every 60 ms, and some more after the loss.
+    const DIALS_MAX: u64 = 60;
+    let mut cluster = Cluster::start(3, |_| {}).await;
+    cluster.send(0).await;
+    let master = cluster.master().await;
+    let slave = if master == 1 { 2 } else { 1 };
+    cluster.stop(slave).await;
+    let before = cluster.dials.load(Ordering::Relaxed);
+    let (started, mut number) = (Instant::now(), 1);
+    while started.elapsed() < TIME {
+        cluster.send(number).await;
+        number += 1;
+    }
+    let dials = cluster.dials.load(Ordering::Relaxed) - before;
+    assert!(dials < DIALS_MAX, "{dials} connections were tried in {TIME:?}");
+    assert_eq!(cluster.master().await, master);
+    cluster.start_node(slave).await.unwrap();
+    cluster.all_hold(0..number).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -23,6 +23,7 @@ use crate::link_error::LinkError;
 use crate::link_hello::{BadHello, HELLO_BYTES, LinkHello};
 use crate::name::PeerName;
 use crate::refusal::{Refusal, Refusals};
+use crate::udp_probe::UdpProbe;
 
 /// A node's end of all its links.
 #[derive(Debug)]
@@ -48,6 +49,9 @@ pub struct LinkOptions {
     pub keep_alive_ms: u64,
     /// A link is lost after this long without a sign of life, in milliseconds. Over twice `keep_alive_ms`.
     pub idle_timeout_ms: u64,
+    /// Where nothing is heard for so long, the other side's port is asked whether anybody listens there, and then as
+    /// often, in milliseconds.
+    pub probe_ms: u64,
     /// Time for a whole handshake, in milliseconds.
     pub handshake_timeout_ms: u64,
     /// Links that may be in their handshake, or wait to be accepted, at once; further ones are refused.
@@ -62,6 +66,7 @@ impl Default for LinkOptions {
             window_bytes: 4 * 1024 * 1024,
             keep_alive_ms: 1_000,
             idle_timeout_ms: 3_000,
+            probe_ms: 100,
             handshake_timeout_ms: 5_000,
             unaccepted_max: 64,
         }
@@ -147,7 +152,11 @@ impl LinkEndpoint {
             .await
         };
         let deadline = Duration::from_millis(self.options.handshake_timeout_ms);
-        timeout(deadline, dialling).await.unwrap_or(Err(LinkError::Timeout))
+        tokio::select! {
+            biased;
+            dialled = timeout(deadline, dialling) => dialled.unwrap_or(Err(LinkError::Timeout)),
+            () = refused(addr, deadline) => Err(LinkError::Refused),
+        }
     }
 
     /// Links refused by this endpoint.
@@ -335,6 +344,16 @@ async fn or_close(
             connection.close(code.varint(), error.wire_text().as_bytes());
         }
     })
+}
+
+/// Ends when nobody listens at the address; QUIC itself would try for seconds.
+async fn refused(addr: SocketAddr, within: Duration) {
+    if let Ok(probe) = UdpProbe::new(addr).await
+        && probe.is_refused(within).await
+    {
+        return;
+    }
+    std::future::pending().await
 }
 
 /// A bound socket with room for bursts, as far as the system grants it.

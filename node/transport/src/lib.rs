@@ -23,6 +23,7 @@ pub mod endpoint;
 pub mod link;
 mod link_error;
 mod link_hello;
+mod udp_probe;
 
 pub use auth::PeerAuth;
 pub use endpoint::{LinkEndpoint, LinkOptions};

@@ -4,6 +4,7 @@
 //! empties as fast as the other side reads. Payloads go from the caller to the encryption without a copy.
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ use crate::endpoint::LinkOptions;
 use crate::frame::{FRAME_HEADER_BYTES, FrameError, FrameReader, Outbox};
 use crate::link_error::LinkError;
 use crate::name::PeerName;
+use crate::udp_probe::UdpProbe;
 
 /// Which of a link's two streams carries a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -55,6 +57,8 @@ pub struct LinkReceiver {
     connection: Connection,
     control: FrameReader<RecvStream>,
     bulk: FrameReader<RecvStream>,
+    /// The link was ended here because the other side's port is refused.
+    is_refused: Arc<AtomicBool>,
 }
 
 /// A link's counters since it was made.
@@ -120,10 +124,17 @@ impl Link {
             bulk: queue(bulk.0, BULK_PRIORITY),
             connection: connection.clone(),
         };
+        let is_refused = Arc::new(AtomicBool::new(false));
+        tokio::spawn(watch_port(
+            connection.clone(),
+            Duration::from_millis(options.probe_ms),
+            is_refused.clone(),
+        ));
         let receiver = LinkReceiver {
             control: FrameReader::with_limit(control.1, options.frame_bytes_max),
             bulk: FrameReader::with_limit(bulk.1, options.frame_bytes_max),
             connection,
+            is_refused,
         };
         Self {
             sender: LinkSender {
@@ -306,6 +317,9 @@ impl LinkReceiver {
         if let Some(code) = error.own_code() {
             self.connection.close(code.varint(), error.wire_text().as_bytes());
         }
+        if error == LinkError::ClosedHere && self.is_refused.load(Ordering::Acquire) {
+            return LinkError::Refused;
+        }
         error
     }
 }
@@ -361,8 +375,42 @@ async fn write_out(queue: Arc<Queue>, mut stream: SendStream, connection: Connec
     queue.room.close();
 }
 
+/// Ends the link when nothing is heard and the other side's port is refused: without it, the idle time-out would be the
+/// first to tell of a killed process. Whoever forges a refusal can end a link, as whoever floods the wire can; it is
+/// made again.
+async fn watch_port(connection: Connection, every: Duration, is_refused: Arc<AtomicBool>) {
+    // Where there is no socket for it, the idle time-out has to do.
+    let Ok(probe) = UdpProbe::new(connection.remote_address()).await else {
+        return;
+    };
+    let answer_within = || REFUSED_WITHIN_MIN.max(2 * connection.rtt());
+    // The other side has just been heard: a refusal now is a firewall's, and so would be every later one.
+    if probe.is_refused(answer_within()).await {
+        tracing::debug!(to = %connection.remote_address(), "a live link's port is refused to others: not watched");
+        return;
+    }
+    let mut heard = connection.stats().udp_rx.datagrams;
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(every) => {}
+            _ = connection.closed() => return,
+        }
+        let now = connection.stats().udp_rx.datagrams;
+        if now == heard && probe.is_refused(answer_within()).await {
+            is_refused.store(true, Ordering::Release);
+            connection.close(VarInt::from_u32(0), PORT_REFUSED);
+            return;
+        }
+        heard = now;
+    }
+}
+
+/// A refusal takes one round trip, and some time of a busy host.
+const REFUSED_WITHIN_MIN: Duration = Duration::from_millis(50);
 const CONTROL_PRIORITY: i32 = 1;
 const BULK_PRIORITY: i32 = 0;
 /// A reason must fit into one packet of the smallest size.
 const TEXT_BYTES_MAX: usize = 1000;
 const DROPPED: &[u8] = b"dropped";
+/// Nobody is there to read it.
+const PORT_REFUSED: &[u8] = b"port refused";

@@ -20,6 +20,9 @@ pub enum LinkError {
     /// This side closed the link.
     #[error("closed by this side")]
     ClosedHere,
+    /// Nobody listens at the other side's port: its process is gone, or was not started.
+    #[error("the other side's port is refused: no process listens there")]
+    Refused,
     /// No sign of life within the idle time-out.
     #[error("nothing heard from the other side for too long")]
     Silent,

@@ -272,17 +272,17 @@ async fn a_link_is_lost_when_the_other_side_falls_silent() {
     // A relay that stops: what the other side sends after that is lost, as if its host had died.
     let relay = Arc::new(UdpSocket::bind("127.0.0.1:0").await.unwrap());
     let (relay_addr, south_addr) = (relay.local_addr().unwrap(), south.local_addr().unwrap());
+    let north_addr = north.local_addr().unwrap();
+    // Its port stays, so nothing is refused.
+    let port = relay.clone();
     let relaying = tokio::spawn(async move {
-        let (mut buffer, mut caller) = (vec![0; 65_536], None);
+        let mut buffer = vec![0; 65_536];
         loop {
-            let (bytes, from) = relay.recv_from(&mut buffer).await.unwrap();
-            let to = if from == south_addr {
-                caller
-            } else {
-                caller.replace(from).map_or(Some(south_addr), |_| Some(south_addr))
-            };
-            if let Some(to) = to {
-                relay.send_to(&buffer[..bytes], to).await.unwrap();
+            let (bytes, from) = port.recv_from(&mut buffer).await.unwrap();
+            if from == south_addr {
+                port.send_to(&buffer[..bytes], north_addr).await.unwrap();
+            } else if from == north_addr {
+                port.send_to(&buffer[..bytes], south_addr).await.unwrap();
             }
         }
     });
@@ -294,6 +294,39 @@ async fn a_link_is_lost_when_the_other_side_falls_silent() {
     relaying.abort();
     assert_eq!(end_of(&mut a).await, LinkError::Silent);
     assert_eq!(end_of(&mut b).await, LinkError::Silent);
+}
+
+/// A killed process says nothing, but its system does: long before the idle time-out.
+#[tokio::test]
+async fn a_link_is_lost_when_the_other_sides_port_is_refused() {
+    let (north, south) = (endpoint("north", 1, "s"), endpoint("south", 1, "s"));
+    let relay = Arc::new(UdpSocket::bind("127.0.0.1:0").await.unwrap());
+    let (relay_addr, south_addr) = (relay.local_addr().unwrap(), south.local_addr().unwrap());
+    let north_addr = north.local_addr().unwrap();
+    let relaying = tokio::spawn(async move {
+        let mut buffer = vec![0; 65_536];
+        loop {
+            let (bytes, from) = relay.recv_from(&mut buffer).await.unwrap();
+            // Others only ask whether the port is there.
+            if from == south_addr {
+                relay.send_to(&buffer[..bytes], north_addr).await.unwrap();
+            } else if from == north_addr {
+                relay.send_to(&buffer[..bytes], south_addr).await.unwrap();
+            }
+        }
+    });
+    let mut a = north.dial(relay_addr, None).await.unwrap();
+    let mut b = timeout(DEADLINE, south.accept()).await.unwrap().unwrap();
+    let held = timeout(Duration::from_millis(500), a.recv()).await;
+    assert!(held.is_err(), "an idle link whose port is there stays: {held:?}");
+    relaying.abort();
+    let begun = Instant::now();
+    assert_eq!(end_of(&mut a).await, LinkError::Refused);
+    assert_eq!(end_of(&mut b).await, LinkError::Refused);
+    let idle = Duration::from_millis(LinkOptions::default().idle_timeout_ms);
+    assert!(begun.elapsed() < idle / 2, "{:?}", begun.elapsed());
+    let error = north.dial(relay_addr, None).await.unwrap_err();
+    assert_eq!(error, LinkError::Refused, "nor is it dialled for seconds");
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@
     reason = "test code; each test file uses a part of it"
 )]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -17,9 +17,13 @@ use bytes::Bytes;
 use ferrymq_broker::{Acknowledge, Command, Effect, Enqueue, Outcome, Settings};
 use ferrymq_journal::Journal;
 use ferrymq_message::{Destination, DestinationKind, Message, Producer, StoredMessage};
-use ferrymq_replication::{Completion, Config, Failure, Group, GroupEvent, NodeAddress, NodeId, PeerDial, StartError};
-use ferrymq_transport::{PeerAuth, PeerListener, PeerName};
+use ferrymq_replication::{
+    Completion, Config, Dial, Failure, Group, GroupEvent, NodeAddress, NodeId, PeerDial, Probe, StartError,
+};
+use ferrymq_transport::{PeerAuth, PeerListener, PeerName, PeerStream, Purpose};
+use futures_util::future::BoxFuture;
 use tempfile::TempDir;
+use tokio::sync::Notify;
 use tokio::task::{JoinHandle, JoinSet};
 
 pub const GROUP: &str = "north";
@@ -31,6 +35,9 @@ pub const DEADLINE: Duration = Duration::from_secs(20);
 pub struct Cluster {
     pub nodes: BTreeMap<NodeId, Node>,
     pub members: BTreeMap<NodeId, NodeAddress>,
+    wall: Wall,
+    /// Connections tried by all nodes.
+    pub dials: Arc<AtomicU64>,
     tune: fn(&mut Config),
 }
 
@@ -46,6 +53,42 @@ pub struct Running {
     pub seen: Arc<Mutex<Seen>>,
     journal: Journal,
     tasks: Vec<JoinHandle<()>>,
+    /// Ends all accepted connections.
+    cut: Arc<Notify>,
+}
+
+/// Nodes that a firewall keeps apart from all others: it refuses every connection.
+type Wall = Arc<Mutex<BTreeSet<NodeId>>>;
+
+struct TestDial {
+    dial: PeerDial,
+    me: NodeId,
+    wall: Wall,
+    dials: Arc<AtomicU64>,
+}
+
+impl TestDial {
+    fn is_refused(&self, node: NodeId) -> bool {
+        let wall = self.wall.lock().unwrap();
+        wall.contains(&node) || wall.contains(&self.me)
+    }
+}
+
+impl Dial for TestDial {
+    fn dial(&self, node: NodeId, address: &str, purpose: Purpose) -> BoxFuture<'static, std::io::Result<PeerStream>> {
+        self.dials.fetch_add(1, Ordering::Relaxed);
+        if self.is_refused(node) {
+            return Box::pin(async { Err(std::io::ErrorKind::ConnectionRefused.into()) });
+        }
+        self.dial.dial(node, address, purpose)
+    }
+
+    fn probe(&self, node: NodeId, address: &str) -> BoxFuture<'static, Probe> {
+        if self.is_refused(node) {
+            return Box::pin(async { Probe::Refused });
+        }
+        self.dial.probe(node, address)
+    }
 }
 
 /// What the node was told.
@@ -63,6 +106,8 @@ impl Cluster {
         let mut cluster = Cluster {
             nodes: BTreeMap::new(),
             members: BTreeMap::new(),
+            wall: Wall::default(),
+            dials: Arc::default(),
             tune,
         };
         for id in 1..=count {
@@ -95,7 +140,8 @@ impl Cluster {
     }
 
     pub async fn start_with(&mut self, config: Config) -> Result<(), StartError> {
-        let node = self.nodes.get_mut(&config.node).unwrap();
+        let id = config.node;
+        let node = self.nodes.get_mut(&id).unwrap();
         let address = self.members[&config.node].peer.clone();
         let journal = Journal::open(journal_config(node.dir.path().join("journal"))).unwrap();
         let auth = PeerAuth::new(PeerName::new(config.group.clone(), config.node).unwrap());
@@ -103,7 +149,12 @@ impl Cluster {
             PeerListener::bind(&address, auth.clone()).await.ok()
         })
         .await;
-        let dial = Arc::new(PeerDial::new(auth, Duration::from_millis(config.dial_timeout_ms)));
+        let dial = Arc::new(TestDial {
+            dial: PeerDial::new(auth, Duration::from_millis(config.dial_timeout_ms)),
+            me: id,
+            wall: self.wall.clone(),
+            dials: self.dials.clone(),
+        });
         let (group, mut events) = Group::start(config, journal.clone(), Settings::default(), dial).await?;
         let seen = Arc::new(Mutex::new(Seen::default()));
         let note = seen.clone();
@@ -113,10 +164,18 @@ impl Cluster {
             }
         });
         let server = group.clone();
+        let cut = Arc::new(Notify::new());
+        let cuts = cut.clone();
         let serve = tokio::spawn(async move {
             let mut streams = JoinSet::new();
             loop {
-                let connection = listener.accept().await;
+                let connection = tokio::select! {
+                    connection = listener.accept() => connection,
+                    () = cuts.notified() => {
+                        streams.abort_all();
+                        continue;
+                    }
+                };
                 let server = server.clone();
                 streams.spawn(async move {
                     server
@@ -130,6 +189,7 @@ impl Cluster {
             seen,
             journal,
             tasks: vec![watch, serve],
+            cut,
         });
         Ok(())
     }
@@ -143,6 +203,24 @@ impl Cluster {
         }
         running.group.shutdown().await;
         running.journal.close();
+    }
+
+    /// Ends all connections that others have made to a node; they may make new ones at once.
+    pub fn cut(&self, id: NodeId) {
+        self.nodes[&id].running.as_ref().expect("it runs").cut.notify_one();
+    }
+
+    /// A firewall comes up around a node: it resets all connections, to the node and from it, and refuses new ones.
+    pub fn wall_in(&self, id: NodeId) {
+        self.wall.lock().unwrap().insert(id);
+        for node in self.running() {
+            self.cut(node);
+        }
+    }
+
+    /// The firewall is gone.
+    pub fn unwall(&self) {
+        self.wall.lock().unwrap().clear();
     }
 
     pub fn group(&self, id: NodeId) -> &Group {
