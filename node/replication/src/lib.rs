@@ -21,6 +21,7 @@ mod snapshot;
 mod state_file;
 mod state_machine;
 
+mod alarm;
 mod append_session;
 mod dial;
 mod network;
@@ -31,6 +32,7 @@ mod wire;
 
 mod admission;
 mod founding;
+mod gathering;
 mod growth;
 mod housekeeping;
 mod identity;
