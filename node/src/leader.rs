@@ -332,10 +332,21 @@ impl Leader {
 
     /// Proposes an encoded command; its outcome will meet `pending`.
     fn submit(&mut self, command: Bytes, pending: Pending) {
+        let token = self.await_outcome(pending);
+        self.group.submit(command, token);
+    }
+
+    /// [`Leader::submit`] for what nobody waits for: it rides along with what comes next.
+    fn submit_along(&mut self, command: Bytes, pending: Pending) {
+        let token = self.await_outcome(pending);
+        self.group.submit_along(command, token);
+    }
+
+    fn await_outcome(&mut self, pending: Pending) -> u64 {
         let token = self.next_token;
         self.next_token += 1;
         self.pending.insert(token, pending);
-        self.group.submit(command, token);
+        token
     }
 
     fn touch(&mut self, connection: ConnectionId) -> Option<&mut Client> {

@@ -176,12 +176,17 @@ impl Group {
     /// Queues one command as `Command::encode_into` wrote it; its outcome comes back with `token` in an event. Never
     /// waits: the caller bounds [`Group::backlog_bytes`].
     pub fn submit(&self, command: Bytes, token: u64) {
-        self.inner.pipeline.submit([(command, token)]);
+        self.inner.pipeline.submit([(command, token)], true);
+    }
+
+    /// [`Group::submit`] for a command that nobody waits for: it may wait some milliseconds for company.
+    pub fn submit_along(&self, command: Bytes, token: u64) {
+        self.inner.pipeline.submit([(command, token)], false);
     }
 
     /// [`Group::submit`] for several, in their order.
     pub fn submit_all(&self, commands: impl IntoIterator<Item = (Bytes, u64)>) {
-        self.inner.pipeline.submit(commands);
+        self.inner.pipeline.submit(commands, true);
     }
 
     /// Bytes submitted and not yet answered.

@@ -21,6 +21,7 @@ mod snapshot;
 mod state_file;
 mod state_machine;
 
+mod alarm;
 mod append_session;
 mod dial;
 mod network;
@@ -35,6 +36,7 @@ mod verdict;
 
 mod admission;
 mod founding;
+mod gathering;
 mod growth;
 mod housekeeping;
 mod identity;

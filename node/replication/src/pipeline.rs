@@ -1,9 +1,9 @@
 //! Group commit: commands gather into a batch while earlier batches are being agreed upon.
 //!
 //! The first command of a quiet moment goes out alone; under load a batch holds whatever came during one round of
-//! replication and sync, up to its bounds in bytes and count. One event per batch goes back to the node.
+//! replication and sync, up to its bounds in bytes and count (gathering.rs says when it goes). One event per batch goes
+//! back to the node.
 
-use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
@@ -13,8 +13,10 @@ use ferrymq_broker::{BatchBuilder, Outcome};
 use openraft::errors::ClientWriteError;
 use tokio::sync::{Notify, watch};
 
+use crate::alarm::Alarm;
 use crate::config::Config;
 use crate::event::{Completion, Failure, GroupEvent};
+use crate::gathering::{Gathered, Gathering, Next};
 use crate::histogram::Histogram;
 use crate::replica::Replica;
 use crate::role::Role;
@@ -24,34 +26,20 @@ use crate::types::{Answer, Batch, Raft, Reply, Written};
 
 /// Commands on their way into the log.
 pub(crate) struct Pipeline {
-    queue: Mutex<Queue>,
+    gathering: Mutex<Gathering>,
     wake: Notify,
     in_flight: AtomicUsize,
     /// Submitted and not answered.
     backlog_bytes: AtomicUsize,
-    bytes_max: usize,
-    commands_max: usize,
-    in_flight_max: usize,
     replica: Arc<Replica>,
     commands: AtomicU64,
     latency: Histogram,
 }
 
-#[derive(Default)]
-struct Queue {
-    full: VecDeque<Gathered>,
-    open: Gathered,
-}
-
-#[derive(Default)]
-struct Gathered {
-    batch: BatchBuilder,
-    tokens: Vec<u64>,
-}
-
 /// A proposal without its payload.
 struct Proposed {
     tokens: Vec<u64>,
+    awaited: usize,
     bytes: usize,
     started: Instant,
 }
@@ -59,34 +47,29 @@ struct Proposed {
 impl Pipeline {
     pub(crate) fn new(config: &Config, replica: Arc<Replica>) -> Arc<Pipeline> {
         Arc::new(Pipeline {
-            queue: Mutex::new(Queue::default()),
+            gathering: Mutex::new(Gathering::new(
+                config.batch_bytes_max,
+                config.batch_commands_max,
+                config.batches_in_flight_max,
+            )),
             wake: Notify::new(),
             in_flight: AtomicUsize::new(0),
             backlog_bytes: AtomicUsize::new(0),
-            bytes_max: config.batch_bytes_max,
-            commands_max: config.batch_commands_max,
-            in_flight_max: config.batches_in_flight_max,
             replica,
             commands: AtomicU64::new(0),
             latency: Histogram::default(),
         })
     }
 
-    /// Adds commands in their order, waking the proposer once.
-    pub(crate) fn submit(&self, commands: impl IntoIterator<Item = (Bytes, u64)>) {
+    /// Adds commands in their order, waking the proposer once. What is not `awaited` by anybody may wait a moment for
+    /// company.
+    pub(crate) fn submit(&self, commands: impl IntoIterator<Item = (Bytes, u64)>, awaited: bool) {
         {
-            let mut queue = self.lock();
+            let now = Instant::now();
+            let mut gathering = self.lock();
             for (command, token) in commands {
                 self.backlog_bytes.fetch_add(command.len(), Ordering::Relaxed);
-                let open = &queue.open;
-                let is_full =
-                    open.batch.len() + command.len() > self.bytes_max || open.tokens.len() >= self.commands_max;
-                if is_full && !open.tokens.is_empty() {
-                    let full = std::mem::take(&mut queue.open);
-                    queue.full.push_back(full);
-                }
-                queue.open.batch.push(&command);
-                queue.open.tokens.push(token);
+                gathering.push(&command, token, awaited, now);
             }
         }
         self.wake.notify_one();
@@ -98,46 +81,54 @@ impl Pipeline {
 
     /// Proposes what gathers, for as long as the replica runs.
     pub(crate) async fn run(self: Arc<Self>, raft: Raft, mut role: watch::Receiver<Role>) {
+        let alarm = match Alarm::new() {
+            Ok(alarm) => alarm,
+            Err(error) => return self.replica.tell(GroupEvent::Fatal(format!("no timer to be had: {error}"))),
+        };
+        let mut ask_again = None;
         loop {
             tokio::select! {
                 () = self.wake.notified() => {}
                 // Not being master any more, or not for sure, answers what waits behind stuck proposals.
                 Ok(()) = role.changed() => {}
+                Ok(()) = ring(&alarm, ask_again), if ask_again.is_some() => {}
             }
             let is_master = role.borrow_and_update().is_master();
-            while let Some(gathered) = self.next(is_master) {
-                let (payload, answer) = self.clone().proposal(gathered);
-                if !is_master {
-                    answer.fail(Failure::NotMaster);
-                    continue;
-                }
-                if !self.replica.has_room_for_log(payload.len()) {
-                    answer.fail(Failure::Full);
-                    continue;
-                }
-                let answer = Answer::new(move |written| answer.complete(written));
-                // On failure the answer is dropped, which reports `Failure::Fatal`.
-                if let Err(error) = raft.client_write_ff(Batch(payload), Some(answer)).await {
-                    tracing::error!(%error, "the replica has stopped");
-                }
+            ask_again = self.propose(&raft, is_master).await;
+        }
+    }
+
+    /// Proposes what may go now; returns when to ask again.
+    async fn propose(self: &Arc<Self>, raft: &Raft, is_master: bool) -> Option<Instant> {
+        loop {
+            let gathered = match self.next(is_master) {
+                Next::Go(gathered) => gathered,
+                Next::At(at) => return Some(at),
+                Next::Wait => return None,
+            };
+            let (payload, answer) = self.clone().proposal(gathered);
+            if !is_master {
+                answer.fail(Failure::NotMaster);
+                continue;
+            }
+            if !self.replica.has_room_for_log(payload.len()) {
+                answer.fail(Failure::Full);
+                continue;
+            }
+            let answer = Answer::new(move |written| answer.complete(written));
+            // On failure the answer is dropped, which reports `Failure::Fatal`.
+            if let Err(error) = raft.client_write_ff(Batch(payload), Some(answer)).await {
+                tracing::error!(%error, "the replica has stopped");
             }
         }
     }
 
-    /// The next batch, unless enough are under way to wait for.
-    fn next(&self, is_master: bool) -> Option<Gathered> {
-        if is_master && self.in_flight.load(Ordering::Acquire) >= self.in_flight_max {
-            return None;
+    fn next(&self, is_master: bool) -> Next {
+        let mut gathering = self.lock();
+        if is_master {
+            return gathering.next(self.in_flight.load(Ordering::Acquire), Instant::now());
         }
-        let mut queue = self.lock();
-        queue.full.pop_front().or_else(|| {
-            let is_empty = queue.open.tokens.is_empty();
-            if is_empty {
-                None
-            } else {
-                Some(std::mem::take(&mut queue.open))
-            }
-        })
+        gathering.take().map_or(Next::Wait, Next::Go)
     }
 
     fn proposal(self: Arc<Self>, gathered: Gathered) -> (Bytes, Proposal) {
@@ -147,6 +138,7 @@ impl Pipeline {
         self.in_flight.fetch_add(1, Ordering::AcqRel);
         let proposed = Proposed {
             tokens: gathered.tokens,
+            awaited: gathered.awaited,
             bytes,
             started: Instant::now(),
         };
@@ -169,8 +161,15 @@ impl Pipeline {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock().expect("no code panics under this lock")
+    fn lock(&self) -> MutexGuard<'_, Gathering> {
+        self.gathering.lock().expect("no code panics under this lock")
+    }
+}
+
+async fn ring(alarm: &Alarm, at: Option<Instant>) -> std::io::Result<()> {
+    match at {
+        Some(at) => alarm.wait_until(at).await,
+        None => std::future::pending().await,
     }
 }
 
@@ -192,7 +191,9 @@ impl Proposal {
 
     fn applied(self, reply: Reply) {
         let (pipeline, proposed) = (&self.pipeline, &self.proposed);
-        pipeline.latency.record(proposed.started.elapsed());
+        let took = proposed.started.elapsed();
+        pipeline.latency.record(took);
+        pipeline.lock().round_over(proposed.awaited, took, Instant::now());
         pipeline
             .commands
             .fetch_add(proposed.tokens.len() as u64, Ordering::Relaxed);

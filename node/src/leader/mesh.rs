@@ -171,7 +171,12 @@ impl Leader {
                     _ => HandOver::Forget,
                 };
                 crash::point(step.proposed());
-                self.submit(command.encode(), Pending::Mesh { token, step });
+                let pending = Pending::Mesh { token, step };
+                match step {
+                    HandOver::Accept => self.submit(command.encode(), pending),
+                    // The message has moved; what is left is tidying up.
+                    HandOver::Release | HandOver::Forget => self.submit_along(command.encode(), pending),
+                }
             }
             Output::Demand { destination, rows } => {
                 if rows.is_empty() {

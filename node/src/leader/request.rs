@@ -342,6 +342,9 @@ impl Leader {
             return self.reply(connection, token, Ok(()));
         };
         match transaction {
+            None if token.is_none() && !rejected => {
+                self.submit_along(command.encode(), Pending::Reply { connection, token })
+            }
             None => self.submit(command.encode(), Pending::Reply { connection, token }),
             Some(name) => {
                 let back = match &command {
