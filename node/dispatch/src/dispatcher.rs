@@ -80,7 +80,7 @@ impl Dispatcher {
     /// A consumer comes. Its queue must be there.
     pub fn add_consumer(&mut self, id: ConsumerId, consumer: Consumer) {
         let queue = self.touch(consumer.queue);
-        queue.consumers.push(id);
+        queue.consumers.push(id, consumer.priority);
         queue.idle_since_ms = None;
         queue.rescan();
         self.consumers.insert(id, consumer);
@@ -91,7 +91,7 @@ impl Dispatcher {
     pub fn remove_consumer(&mut self, id: ConsumerId, counted: bool) -> Option<Command> {
         let consumer = self.consumers.remove(&id)?;
         let queue = self.touch_known(consumer.queue)?;
-        queue.consumers.retain(|&other| other != id);
+        queue.consumers.remove(id);
         if consumer.exclusive {
             // Others may want what the exclusive one did not.
             queue.rescan();
@@ -328,7 +328,7 @@ impl Dispatcher {
         };
         let mut demand = Demand::default();
         let mut room = 0u64;
-        let consumers = dispatch.consumers.iter().filter_map(|id| self.consumers.get(id));
+        let consumers = dispatch.consumers.iter().filter_map(|id| self.consumers.get(&id));
         for consumer in consumers.filter(|consumer| !consumer.browser) {
             demand.consumers += 1;
             room += u64::from(consumer.room());

@@ -11,6 +11,7 @@ pub mod bridge;
 pub mod consumer;
 mod queue;
 mod surroundings;
+mod turns;
 pub mod topic;
 
 pub use action::{Action, Bodies};

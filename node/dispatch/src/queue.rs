@@ -14,6 +14,7 @@ use foldhash::fast::FixedState;
 use crate::{
     Action, Bridge, ConsumerId, Limits,
     surroundings::{Lazy, Surroundings},
+    turns::Turns,
 };
 
 /// Messages that are looked at beyond one that waits for its consumer, at most.
@@ -53,8 +54,7 @@ enum Consumption {
 
 #[derive(Debug, Default)]
 pub(crate) struct QueueDispatch {
-    /// In the order in which they are served next; rotated as they are.
-    pub(crate) consumers: Vec<ConsumerId>,
+    pub(crate) consumers: Turns,
     pub(crate) bridges: Vec<Bridge>,
     pub(crate) flights: HashMap<u64, Flight, FixedState>,
     waiting: BTreeSet<u64>,
@@ -92,8 +92,7 @@ const SELECTIVE_LOOKS_MAX: usize = 512;
 
 /// Who takes a message.
 enum Choice {
-    /// Position among the consumers.
-    Consumer(usize),
+    Consumer(ConsumerId),
     /// Position among the bridges.
     Bridge(usize),
     /// Somebody wants it and has no room.
@@ -202,6 +201,7 @@ impl QueueDispatch {
         }
         let mut taken = Taken::default();
         let selective = self.is_selective(&around);
+        let sole = self.sole_consumer(&around);
         // Without selectors the cursor remembers it all.
         let mut position = if selective {
             std::mem::take(&mut self.scan_at)
@@ -219,7 +219,7 @@ impl QueueDispatch {
                 break;
             };
             position = seq + 1;
-            match self.hand_out(seq, &slot, &mut around, &mut taken, out) {
+            match self.hand_out(seq, &slot, sole, &mut around, &mut taken, out) {
                 Step::Passed => self.pass(seq),
                 Step::Later if seq < self.cursor || self.waiting.len() < LOOKAHEAD_MAX => {
                     self.waiting.insert(seq);
@@ -238,7 +238,7 @@ impl QueueDispatch {
             || self
                 .consumers
                 .iter()
-                .any(|id| around.consumers.get(id).is_some_and(|c| c.selector.is_some()))
+                .any(|id| around.consumers.get(&id).is_some_and(|c| c.selector.is_some()))
     }
 
     /// The first message from this position on that may be looked at.
@@ -264,13 +264,14 @@ impl QueueDispatch {
 
     fn anybody_has_room(&self, around: &Surroundings<'_>) -> bool {
         self.bridges.iter().any(|bridge| bridge.room() > 0)
-            || self.consumers.iter().any(|id| around.consumer_has_room(*id))
+            || self.consumers.iter().any(|id| around.consumer_has_room(id))
     }
 
     fn hand_out(
         &mut self,
         seq: u64,
         slot: &Slot,
+        sole: Option<ConsumerId>,
         around: &mut Surroundings<'_>,
         taken: &mut Taken,
         out: &mut Vec<Action>,
@@ -286,10 +287,8 @@ impl QueueDispatch {
             taken.expired.push(seq);
             return Step::Passed;
         }
-        match self.choose(slot, around) {
-            Choice::Consumer(at) => {
-                let id = self.consumers.remove(at);
-                self.consumers.push(id);
+        match self.choose(slot, sole, around) {
+            Choice::Consumer(id) => {
                 self.flights.insert(seq, Flight::Delivered(id));
                 around.deliver(id, seq, slot, out);
                 Step::Passed
@@ -321,33 +320,31 @@ impl QueueDispatch {
     }
 
     /// Local consumers first, by priority and then in turn; then other groups, the most room first, then the nearest.
-    fn choose(&self, slot: &Slot, around: &Surroundings<'_>) -> Choice {
+    fn choose(&mut self, slot: &Slot, sole: Option<ConsumerId>, around: &Surroundings<'_>) -> Choice {
         let mut message = Lazy::new(around.bodies, slot);
-        let mut wanted = false;
-        let mut best: Option<(i8, usize)> = None;
-        let sole = self.sole_consumer(around);
-        for (at, id) in self.consumers.iter().enumerate() {
-            let Some(consumer) = around.consumers.get(id) else {
-                continue;
+        let mut is_unreadable = false;
+        // Whether a consumer may have the message at all, room or not.
+        let mut wants = |id: ConsumerId| {
+            let Some(consumer) = around.consumers.get(&id) else {
+                return false;
             };
-            if consumer.browser || sole.is_some_and(|sole| sole != *id) {
-                continue;
+            if consumer.browser || sole.is_some_and(|sole| sole != id) {
+                return false;
             }
-            match consumer
+            let matches = consumer
                 .selector
                 .as_ref()
-                .map_or(Some(true), |selector| message.matches(selector))
-            {
-                None => return Choice::Unreadable,
-                Some(false) => continue,
-                Some(true) => wanted = true,
-            }
-            if around.consumer_has_room(*id) && best.is_none_or(|(priority, _)| consumer.priority > priority) {
-                best = Some((consumer.priority, at));
-            }
+                .map_or(Some(true), |selector| message.matches(selector));
+            is_unreadable |= matches.is_none();
+            matches == Some(true)
+        };
+        let taker = self.consumers.first_that(|id| around.consumer_has_room(id) && wants(id));
+        let mut wanted = taker.is_none() && self.consumers.iter().any(wants);
+        if is_unreadable {
+            return Choice::Unreadable;
         }
-        if let Some((_, at)) = best {
-            return Choice::Consumer(at);
+        if let Some(id) = taker {
+            return Choice::Consumer(id);
         }
         // What came from another group goes on only where nobody here wants it; else it would go to and fro.
         let may_leave = !slot.parked() && slot.hops < around.limits.hops_max && (slot.hops == 0 || !wanted);
@@ -378,8 +375,8 @@ impl QueueDispatch {
     /// these the oldest (ActiveMQ: `QueueDispatchSelector`).
     fn sole_consumer(&self, around: &Surroundings<'_>) -> Option<ConsumerId> {
         let exclusive = self.consumers.iter().filter_map(|id| {
-            let consumer = around.consumers.get(id)?;
-            (consumer.exclusive && !consumer.browser).then_some((Reverse(consumer.priority), *id))
+            let consumer = around.consumers.get(&id)?;
+            (consumer.exclusive && !consumer.browser).then_some((Reverse(consumer.priority), id))
         });
         exclusive.min().map(|(_, id)| id)
     }
@@ -391,7 +388,6 @@ impl QueueDispatch {
         let browsers: Vec<ConsumerId> = self
             .consumers
             .iter()
-            .copied()
             .filter(|id| around.consumers.get(id).is_some_and(|consumer| consumer.browser))
             .collect();
         for &id in &browsers {

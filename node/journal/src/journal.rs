@@ -221,7 +221,7 @@ impl Journal {
     pub fn adjust_live(&self, index: u64, delta: i64, bytes_delta: i64) {
         let mut state = self.shared.lock();
         state.catalog.adjust_live(index, delta, bytes_delta);
-        self.shared.release_if_due(&state);
+        self.shared.release_if_due(state);
     }
 
     /// Replaces all counters: one item (index, bytes) for each reference. Until this and
@@ -236,14 +236,14 @@ impl Journal {
         }
         state.catalog.live_known = true;
         state.catalog.release_due = true;
-        self.shared.release_if_due(&state);
+        self.shared.release_if_due(state);
     }
 
     /// Everything up to `index` is applied: a record above it is never taken for dead.
     pub fn set_live_horizon(&self, index: u64) {
         let mut state = self.shared.lock();
         state.catalog.set_horizon(index);
-        self.shared.release_if_due(&state);
+        self.shared.release_if_due(state);
     }
 
     /// Segments, other than the one being written, whose log is purged and of which less than a quarter lives. The

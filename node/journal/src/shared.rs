@@ -5,7 +5,7 @@ use std::{
     fs::File,
     sync::{
         Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicUsize, Ordering, fence},
     },
 };
 
@@ -32,6 +32,8 @@ pub(crate) struct Shared {
     pub(crate) work: Condvar,
     /// For whoever waits until less is queued.
     pub(crate) progress: Condvar,
+    /// How many wait for that.
+    waiters: AtomicUsize,
     read_cache: Mutex<ReadCache>,
     failed: OnceLock<Arc<str>>,
     queued_bytes: AtomicUsize,
@@ -51,6 +53,30 @@ pub(crate) struct State {
     /// The segment being written.
     pub(crate) active: u64,
     pub(crate) closing: bool,
+    pub(crate) writer: Rest,
+}
+
+/// What the writer's thread does. It is woken only where that changes something: a wake-up costs more than an append.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Rest {
+    /// It works, or has been woken: it will look at the queue by itself.
+    #[default]
+    Awake,
+    /// It waits for something urgent, and has set itself an alarm for the rest.
+    Dozing,
+    /// It waits for anything.
+    Asleep,
+}
+
+impl State {
+    /// Whether the writer must be woken, because of something `urgent` or not. Who gets a yes must do it.
+    fn must_wake(&mut self, urgent: bool) -> bool {
+        let wakes = self.writer == Rest::Asleep || urgent && self.writer == Rest::Dozing;
+        if wakes {
+            self.writer = Rest::Awake;
+        }
+        wakes
+    }
 }
 
 impl Shared {
@@ -62,6 +88,7 @@ impl Shared {
             state: Mutex::new(state),
             work: Condvar::new(),
             progress: Condvar::new(),
+            waiters: AtomicUsize::new(0),
             failed: OnceLock::new(),
             queued_bytes: AtomicUsize::new(0),
             lock_file: Mutex::new(Some(lock_file)),
@@ -105,8 +132,12 @@ impl Shared {
             bytes,
             done,
         });
-        state.urgent += usize::from(need != Need::Lazy);
-        if need != Need::Lazy || state.queue.len() == 1 {
+        let urgent = need != Need::Lazy;
+        state.urgent += usize::from(urgent);
+        let wakes = state.must_wake(urgent);
+        // Not under the lock, or the writer would wake up to wait for it.
+        drop(state);
+        if wakes {
             self.work.notify_one();
         }
     }
@@ -124,14 +155,30 @@ impl Shared {
     /// Waits until at most `bytes_max` are queued.
     pub(crate) fn wait_queued_below(&self, bytes_max: usize) {
         let mut state = self.lock();
+        self.waiters.fetch_add(1, Ordering::Relaxed);
+        // Either this thread sees what was answered, or the writer sees this thread.
+        fence(Ordering::SeqCst);
         while self.queued_bytes() > bytes_max && self.failure().is_none() {
             state = self.progress.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        self.waiters.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Something was answered.
+    pub(crate) fn wake_waiters(&self) {
+        fence(Ordering::SeqCst);
+        if self.waiters.load(Ordering::Relaxed) > 0 {
+            // The lock makes sure that a waiter is not between its check and its wait.
+            drop(self.lock());
+            self.progress.notify_all();
         }
     }
 
     /// Wakes the writer if a segment may have become free.
-    pub(crate) fn release_if_due(&self, state: &State) {
-        if state.catalog.release_due {
+    pub(crate) fn release_if_due(&self, mut state: MutexGuard<'_, State>) {
+        let wakes = state.catalog.release_due && state.must_wake(true);
+        drop(state);
+        if wakes {
             self.work.notify_one();
         }
     }

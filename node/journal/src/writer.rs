@@ -17,7 +17,7 @@ use crate::{
     queue::{Draft, Need, Op, Queued},
     record::{HEADER_BYTES, Kind, record_bytes},
     segment::{FIRST_RECORD, SegmentFile, TRAILER_BYTES},
-    shared::{Shared, State},
+    shared::{Rest, Shared, State},
 };
 
 /// A batch is written when it has grown to this many bytes, or with the first operation that is larger.
@@ -106,13 +106,17 @@ impl Writer {
             }
             let idle = state.queue.is_empty() && self.proven;
             if idle {
+                state.writer = Rest::Asleep;
                 state = shared.work.wait(state).unwrap_or_else(PoisonError::into_inner);
+                state.writer = Rest::Awake;
                 continue;
             }
+            state.writer = Rest::Dozing;
             let waited = shared.work.wait_timeout(state, LAZY_DELAY);
             let (woken, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
             rested = timeout.timed_out();
             state = woken;
+            state.writer = Rest::Awake;
         }
     }
 
@@ -254,13 +258,7 @@ impl Writer {
         for queued in batch {
             self.shared.answer(queued, result.clone());
         }
-        self.wake_waiters();
-    }
-
-    fn wake_waiters(&self) {
-        // The lock makes sure that a waiter is not between its check and its wait.
-        drop(self.shared.lock());
-        self.shared.progress.notify_all();
+        self.shared.wake_waiters();
     }
 
     fn mark_dirty(&mut self) {

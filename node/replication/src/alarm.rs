@@ -1,7 +1,10 @@
 //! A timer that is exact to some microseconds: tokio's own counts whole milliseconds, which is longer than a round of
 //! agreement takes.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+/// From here on tokio's timer is exact enough, and needs no system call.
+const LONG: Duration = Duration::from_millis(2);
 
 #[cfg(target_os = "linux")]
 pub(crate) use linux::Alarm;
@@ -16,7 +19,7 @@ mod linux {
     };
     use tokio::io::unix::AsyncFd;
 
-    use super::Instant;
+    use super::{Instant, LONG};
 
     /// One alarm, set anew for each wait.
     pub(crate) struct Alarm(AsyncFd<OwnedFd>);
@@ -34,6 +37,10 @@ mod linux {
         /// Waits until then. Dropping the future gives the wait up.
         pub(crate) async fn wait_until(&self, at: Instant) -> io::Result<()> {
             let wait = at.saturating_duration_since(Instant::now());
+            if wait >= LONG {
+                tokio::time::sleep(wait).await;
+                return Ok(());
+            }
             // Zero would disarm it.
             let nanos = i64::from(wait.subsec_nanos().max(u32::from(wait.is_zero())));
             let spec = Itimerspec {
@@ -82,7 +89,7 @@ mod tests {
     #[tokio::test]
     async fn it_rings_each_time_it_is_set_and_not_before() {
         let alarm = Alarm::new().unwrap();
-        for micros in [0, 1, 300, 2_000] {
+        for micros in [0, 1, 300, 1_999, 2_100] {
             let at = Instant::now() + Duration::from_micros(micros);
             alarm.wait_until(at).await.unwrap();
             assert!(Instant::now() >= at);

@@ -15,9 +15,11 @@ use ferrymq_broker::BatchBuilder;
 /// So many bytes are worth a round of their own beside the one under way.
 const WORTH_A_ROUND_BYTES: usize = 64 * 1024;
 /// Longest wait for those who were answered by the last round.
-const COMEBACK_MAX: Duration = Duration::from_millis(1);
+const COMEBACK_MAX: Duration = Duration::from_millis(2);
+/// Longest wait for the next of them after one has come back.
+const GAP_MAX: Duration = Duration::from_micros(500);
 /// Shorter waits cost more than they bring.
-const COMEBACK_MIN: Duration = Duration::from_micros(50);
+const GAP_MIN: Duration = Duration::from_micros(50);
 /// How long commands that nobody waits for wait for company.
 pub(crate) const RIDE: Duration = Duration::from_millis(3);
 
@@ -40,16 +42,25 @@ pub(crate) enum Next {
     Wait,
 }
 
+/// Who may come back soon after a round has answered them.
+struct Comeback {
+    /// With those who are here already.
+    expected: usize,
+    /// Until when they are waited for at most.
+    until: Instant,
+    /// Until how long after the last one came.
+    gap: Duration,
+}
+
 /// Commands on their way into a batch.
 pub(crate) struct Gathering {
     full: VecDeque<Gathered>,
     open: Gathered,
     /// When the first command of `open` came, as long as nobody waits for any of them.
     riding_since: Option<Instant>,
-    /// Commands that were awaited in the last round: so many may come back soon.
-    expected: usize,
-    /// Until when they are waited for.
-    comeback: Option<Instant>,
+    comeback: Option<Comeback>,
+    /// When the last command came.
+    last_came: Instant,
     bytes_max: usize,
     commands_max: usize,
     in_flight_max: usize,
@@ -61,8 +72,8 @@ impl Gathering {
             full: VecDeque::new(),
             open: Gathered::default(),
             riding_since: None,
-            expected: 0,
             comeback: None,
+            last_came: Instant::now(),
             bytes_max,
             commands_max,
             in_flight_max,
@@ -82,13 +93,19 @@ impl Gathering {
         self.open.batch.push(command);
         self.open.tokens.push(token);
         self.open.awaited += usize::from(awaited);
+        self.last_came = now;
     }
 
     /// A round is over, which took so long and answered so many who were waiting.
     pub(crate) fn round_over(&mut self, awaited: usize, took: Duration, now: Instant) {
-        self.expected = awaited;
-        let wait = (took / 2).min(COMEBACK_MAX);
-        self.comeback = (wait >= COMEBACK_MIN).then(|| now + wait);
+        let gap = (took / 4).min(GAP_MAX);
+        self.comeback = (gap >= GAP_MIN && awaited > 0).then(|| Comeback {
+            expected: self.open.awaited + awaited,
+            until: now + took.min(COMEBACK_MAX),
+            gap,
+        });
+        // Those who are here have been waiting for the round, not for the others.
+        self.last_came = now;
     }
 
     /// The next batch, if it is time for one.
@@ -108,9 +125,11 @@ impl Gathering {
         if in_flight > 0 {
             return Next::Wait;
         }
-        let wait_until = match (self.open.awaited, self.comeback) {
+        let wait_until = match (self.open.awaited, &self.comeback) {
             (0, _) => self.riding_since.map(|since| since + RIDE),
-            (here, Some(until)) if here < self.expected => Some(until),
+            (here, Some(comeback)) if here < comeback.expected => {
+                Some(comeback.until.min(self.last_came + comeback.gap))
+            }
             _ => None,
         };
         match wait_until {
@@ -204,8 +223,12 @@ mod tests {
         assert_eq!(case.goes(0), Some(8));
 
         case.gathering.round_over(8, ROUND, case.now);
-        case.push(7, true);
-        case.now += ROUND / 2;
+        for _ in 0..7 {
+            case.now += ROUND / 8;
+            case.push(1, true);
+            assert_eq!(case.goes(0), None, "they keep coming");
+        }
+        case.now += ROUND / 4;
         assert_eq!(case.goes(0), Some(7), "one has not come back");
         case.now += ROUND;
         case.gathering.round_over(7, ROUND, case.now);
@@ -214,9 +237,38 @@ mod tests {
     }
 
     #[test]
+    fn two_crowds_become_one() {
+        let mut case = Case::new();
+        case.push(3, true);
+        case.gathering.round_over(5, ROUND, case.now);
+        case.now += ROUND / 8;
+        case.push(4, true);
+        assert_eq!(case.goes(0), None);
+        case.push(1, true);
+        assert_eq!(case.goes(0), Some(8));
+    }
+
+    #[test]
+    fn the_wait_has_an_end() {
+        let mut case = Case::new();
+        let round = Duration::from_millis(8);
+        case.gathering.round_over(50, round, case.now);
+        let begin = case.now;
+        let went = loop {
+            case.push(1, true);
+            if let Some(count) = case.goes(0) {
+                break count;
+            }
+            case.now += Duration::from_micros(300);
+        };
+        assert!(case.now - begin <= COMEBACK_MAX + Duration::from_micros(300));
+        assert!((2..20).contains(&went));
+    }
+
+    #[test]
     fn nobody_is_waited_for_after_a_round_that_was_hardly_one() {
         let mut case = Case::new();
-        case.gathering.round_over(8, Duration::from_micros(60), case.now);
+        case.gathering.round_over(8, Duration::from_micros(160), case.now);
         case.push(1, true);
         assert_eq!(case.goes(0), Some(1));
     }
