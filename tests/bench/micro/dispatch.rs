@@ -1,0 +1,182 @@
+//! Rounds of the dispatcher: 512 messages become available and are handed out to 1, 8 or 1,000 consumers, these
+//! acknowledge, and the acknowledgements take effect.
+
+#[path = "entries.rs"]
+mod entries;
+
+use std::{
+    cell::Cell,
+    hint::black_box,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use criterion::{BenchmarkId, Criterion, Throughput};
+use ferrymq_broker::{Command, Place, QueueId};
+use ferrymq_dispatch::{Action, Bodies, ConnectionId, Consumer, ConsumerId, Dispatcher, Limits, Target};
+
+use entries::Group;
+
+const QUEUE: &str = "ORDERS";
+const BATCH: usize = 512;
+const CONSUMERS: [u64; 3] = [1, 8, 1_000];
+const PREFETCH: u32 = 1_000;
+
+/// No body is needed where there are no selectors; outboxes always have room.
+struct Everything(Cell<usize>);
+
+impl Bodies for Everything {
+    fn read(&self, _: Place) -> Option<Bytes> {
+        None
+    }
+
+    fn has_room(&self, _: ConnectionId) -> bool {
+        true
+    }
+
+    fn hand_out(&self, _: ConnectionId, bytes: usize) {
+        self.0.set(self.0.get() + bytes);
+    }
+}
+
+/// How long the three parts of a round took.
+#[derive(Default)]
+struct Round {
+    deliver: Duration,
+    acknowledge: Duration,
+    demand: Duration,
+}
+
+struct Bench {
+    group: Group,
+    queue: QueueId,
+    dispatcher: Dispatcher,
+    bodies: Everything,
+}
+
+fn main() {
+    let mut criterion = Criterion::default().configure_from_args();
+    let mut bench = criterion.benchmark_group("dispatch");
+    bench
+        .throughput(Throughput::Elements(BATCH as u64))
+        .warm_up_time(Duration::from_millis(500))
+        .measurement_time(Duration::from_secs(3))
+        .sample_size(20);
+    for consumers in CONSUMERS {
+        let mut world = Bench::new(consumers);
+        bench.bench_function(BenchmarkId::new("deliver", consumers), |bencher| {
+            bencher.iter_custom(|count| (0..count).map(|_| world.round().deliver).sum());
+        });
+        bench.bench_function(BenchmarkId::new("acknowledge", consumers), |bencher| {
+            bencher.iter_custom(|count| (0..count).map(|_| world.round().acknowledge).sum());
+        });
+        bench.bench_function(BenchmarkId::new("demand", consumers), |bencher| {
+            bencher.iter_custom(|count| (0..count).map(|_| world.round().demand).sum());
+        });
+        bench.bench_function(BenchmarkId::new("one at a time", consumers), |bencher| {
+            bencher.iter_custom(|count| (0..count).map(|_| world.one_at_a_time()).sum());
+        });
+    }
+    bench.finish();
+    criterion.final_summary();
+}
+
+impl Bench {
+    fn new(consumers: u64) -> Self {
+        let group = Group::new(&[QUEUE]);
+        let queue = group.queue(QUEUE);
+        let mut world = Self {
+            group,
+            queue,
+            dispatcher: Dispatcher::new(Limits::default()),
+            bodies: Everything(Cell::new(0)),
+        };
+        for id in 1..=consumers {
+            world.dispatcher.add_consumer(id, Consumer::new(id, queue, PREFETCH));
+        }
+        // The log has to know of the consumers before the first message goes out.
+        for action in world.dispatch() {
+            if let Action::Propose(command) = action {
+                world.commit(&[command]);
+            }
+        }
+        world
+    }
+
+    fn dispatch(&mut self) -> Vec<Action> {
+        let mut actions = Vec::new();
+        while self.dispatcher.is_dirty() {
+            self.dispatcher
+                .dispatch(&self.group.broker, &self.bodies, 1_000, &mut actions);
+        }
+        actions
+    }
+
+    /// Commits commands and tells the dispatcher, which takes so long.
+    fn commit(&mut self, commands: &[Command]) -> Duration {
+        let applied = self.group.commit(commands);
+        let began = Instant::now();
+        for effect in &applied.effects {
+            self.dispatcher.on_effect(effect, &self.group.broker);
+        }
+        began.elapsed()
+    }
+
+    fn round(&mut self) -> Round {
+        let mut round = Round::default();
+        let payload = self.group.enqueues(QUEUE, BATCH);
+        let applied = self.group.apply(&payload);
+        let began = Instant::now();
+        for effect in &applied.effects {
+            self.dispatcher.on_effect(effect, &self.group.broker);
+        }
+        let actions = self.dispatch();
+        round.deliver = began.elapsed();
+        let last = last_tags(&actions);
+        let began = Instant::now();
+        let acknowledge = |(id, tag): &(ConsumerId, u64)| self.dispatcher.acknowledge(*id, Target::UpTo(*tag), false);
+        let commands: Vec<Command> = last.iter().filter_map(acknowledge).collect();
+        round.acknowledge = began.elapsed() + self.commit(&commands);
+        let began = Instant::now();
+        black_box(self.dispatcher.changed_demand(&self.group.broker));
+        round.demand = began.elapsed();
+        assert_eq!(self.dispatcher.counts(self.queue).1, 0, "all are acknowledged");
+        round
+    }
+
+    /// The same number of messages, each in a round of its own, as it is with producers that wait for each answer.
+    fn one_at_a_time(&mut self) -> Duration {
+        let mut took = Duration::ZERO;
+        for _ in 0..BATCH {
+            let payload = self.group.enqueues(QUEUE, 1);
+            let applied = self.group.apply(&payload);
+            let began = Instant::now();
+            for effect in &applied.effects {
+                self.dispatcher.on_effect(effect, &self.group.broker);
+            }
+            let actions = self.dispatch();
+            let last = last_tags(&actions);
+            let acknowledge =
+                |(id, tag): &(ConsumerId, u64)| self.dispatcher.acknowledge(*id, Target::UpTo(*tag), false);
+            let commands: Vec<Command> = last.iter().filter_map(acknowledge).collect();
+            took += began.elapsed();
+            took += self.commit(&commands);
+            let began = Instant::now();
+            self.dispatch();
+            black_box(self.dispatcher.changed_demand(&self.group.broker));
+            took += began.elapsed();
+        }
+        took
+    }
+}
+
+/// The newest delivery of each consumer.
+fn last_tags(actions: &[Action]) -> Vec<(ConsumerId, u64)> {
+    let mut last = std::collections::BTreeMap::new();
+    for action in actions {
+        if let Action::Deliver { consumer, tag, .. } = action {
+            last.insert(*consumer, *tag);
+        }
+    }
+    last.into_iter().collect()
+}
