@@ -11,8 +11,8 @@ pub mod bridge;
 pub mod consumer;
 mod queue;
 mod surroundings;
-mod turns;
 pub mod topic;
+mod turns;
 
 pub use action::{Action, Bodies};
 pub use bridge::Bridge;

@@ -338,7 +338,9 @@ impl QueueDispatch {
             is_unreadable |= matches.is_none();
             matches == Some(true)
         };
-        let taker = self.consumers.first_that(|id| around.consumer_has_room(id) && wants(id));
+        let taker = self
+            .consumers
+            .first_that(|id| around.consumer_has_room(id) && wants(id));
         let mut wanted = taker.is_none() && self.consumers.iter().any(wants);
         if is_unreadable {
             return Choice::Unreadable;

@@ -29,7 +29,10 @@ mod linux {
         pub(crate) fn new() -> io::Result<Alarm> {
             let flags = TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC;
             let timer = timerfd_create(TimerfdClockId::Monotonic, flags)?;
-            #[expect(deprecated, reason = "sound for an OwnedFd, whose number cannot change; its successor needs unsafe code")]
+            #[expect(
+                deprecated,
+                reason = "sound for an OwnedFd, whose number cannot change; its successor needs unsafe code"
+            )]
             let timer = AsyncFd::new(timer)?;
             Ok(Alarm(timer))
         }

@@ -83,7 +83,11 @@ impl Pipeline {
     pub(crate) async fn run(self: Arc<Self>, raft: Raft, mut role: watch::Receiver<Role>) {
         let alarm = match Alarm::new() {
             Ok(alarm) => alarm,
-            Err(error) => return self.replica.tell(GroupEvent::Fatal(format!("no timer to be had: {error}"))),
+            Err(error) => {
+                return self
+                    .replica
+                    .tell(GroupEvent::Fatal(format!("no timer to be had: {error}")));
+            }
         };
         let mut ask_again = None;
         loop {
