@@ -34,6 +34,8 @@ const ANSWER_MAX: Duration = Duration::from_secs(15);
 const AROUND_MAX: Duration = Duration::from_secs(60);
 /// How long it may take to consume what a load has left behind.
 const EMPTY_MAX: Duration = Duration::from_secs(300);
+/// After so long no node mistakes the pause for the loss of another one any more.
+const SETTLE: Duration = Duration::from_secs(2);
 /// How often they are asked.
 const ASK_EVERY: Duration = Duration::from_millis(50);
 
@@ -155,9 +157,12 @@ impl Broker {
         self.servers().iter().try_for_each(Server::pause)
     }
 
-    /// Lets them go on, and waits until they serve again.
+    /// Lets them go on, and waits until they serve again. To each node the others seem to have been silent, so they may
+    /// elect anew although they serve at once.
     pub(crate) async fn resume(&mut self) -> Result<()> {
         self.servers().iter().try_for_each(Server::resume)?;
+        self.wait_ready().await?;
+        tokio::time::sleep(SETTLE).await;
         self.wait_ready().await
     }
 

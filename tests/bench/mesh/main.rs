@@ -34,7 +34,7 @@ struct Args {
     groups: Vec<usize>,
     /// Most groups of a full mesh: there every group hears of every other one from every neighbour, so that all together
     /// hold rows by the third power of their number. More groups are cut to this.
-    #[arg(long, default_value_t = 200)]
+    #[arg(long, default_value_t = 100)]
     full_max: usize,
     /// Changes of demand one by one, and as many in a burst.
     #[arg(long, default_value_t = 200)]
