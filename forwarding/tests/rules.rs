@@ -440,6 +440,20 @@ fn what_was_sent_takes_up_credit_until_the_answer_tells_it_anew() {
     assert_eq!(proposals(&actions)[0].1, release);
 }
 
+/// The node counts down what it was told; it stood still for good once more consumers came than may be under way.
+#[test]
+fn credit_above_the_bound_is_told_again_after_each_offer() {
+    let config = Config {
+        transfers_in_flight_max: 2,
+        transfer_messages_max: 4,
+        ..config()
+    };
+    let mut desk = desk(config);
+    assert_eq!(demand(&desk.linked(9, vec![row(&[9], 1_000)])).unwrap()[0].available, 8);
+    let actions = desk.input(offered(0, vec![carried("a"), carried("b"), carried("c")]));
+    assert_eq!(demand(&actions).unwrap()[0].available, 8);
+}
+
 #[test]
 fn a_queues_credit_behind_one_hop_is_charged_once_and_the_nearest_first() {
     let mut desk = desk(config());

@@ -28,7 +28,7 @@ impl Mesh {
         let transfer = offer.transfer;
         match self.bridges.offered(offer) {
             Taken::Known => return,
-            Taken::New => {}
+            Taken::New => self.node_has_charged(&destination, group),
             Taken::TooLarge(refused) => self.accepted(now_ms, group, transfer, refused),
         }
         self.demand.touch(Some(&destination));

@@ -1,6 +1,7 @@
 //! The mesh's part for demand and status: what is told to neighbours, at which time, and what to the node.
 
 use ferrymq_broker::{GroupId, TransferId};
+use ferrymq_message::Destination;
 
 use super::Mesh;
 use crate::{
@@ -87,6 +88,16 @@ impl Mesh {
             if !known.is_empty() {
                 self.node_knows.insert(destination, known);
             }
+        }
+    }
+
+    /// The node has taken an offer off what it was told to be available, so it is told anew, even the same as before:
+    /// credit above the bound looks unchanged, while the node's own count would run down to nothing.
+    pub(super) fn node_has_charged(&mut self, destination: &Destination, next_hop: GroupId) {
+        let rows = self.node_knows.get_mut(destination).into_iter().flatten();
+        for row in rows.filter(|row| row.next_hop == next_hop) {
+            // As much as no row can have.
+            row.available = u32::MAX;
         }
     }
 

@@ -249,7 +249,9 @@ impl Dispatcher {
         let linger = self.limits.consuming_linger_ms;
         let mut commands = Vec::new();
         for (&id, dispatch) in &mut self.queues {
-            self.dirty.insert(id);
+            if dispatch.has_takers() {
+                self.dirty.insert(id);
+            }
             if !dispatch.consumers.is_empty() || dispatch.in_flight() > 0 {
                 continue;
             }
@@ -332,9 +334,9 @@ impl Dispatcher {
         for consumer in consumers.filter(|consumer| !consumer.browser) {
             demand.consumers += 1;
             room += u64::from(consumer.room());
-            let selector = consumer.selector.as_ref().map(|selector| selector.text().to_owned());
-            if !demand.selectors.contains(&selector) {
-                demand.selectors.push(selector);
+            let selector = consumer.selector.as_ref().map(|selector| selector.text());
+            if !demand.selectors.iter().any(|known| known.as_deref() == selector) {
+                demand.selectors.push(selector.map(str::to_owned));
             }
         }
         let selective = !demand.selectors.contains(&None);

@@ -183,9 +183,14 @@ impl QueueDispatch {
         queue.len().saturating_sub(self.flights.len() as u64)
     }
 
+    /// Whether there is anybody to hand anything to.
+    pub(crate) fn has_takers(&self) -> bool {
+        !self.consumers.is_empty() || !self.bridges.is_empty()
+    }
+
     /// Hands out what can be handed out; true where there is more to look at than one round may.
     pub(crate) fn dispatch(&mut self, mut around: Surroundings<'_>, out: &mut Vec<Action>) -> bool {
-        if self.consumers.is_empty() && self.bridges.is_empty() {
+        if !self.has_takers() {
             return false;
         }
         let (browsers, browse_more) = self.browse(&mut around, out);

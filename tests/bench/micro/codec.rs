@@ -105,9 +105,7 @@ fn stored(criterion: &mut Criterion) {
         id: "ID:client-1-1700000000000".into(),
         sequence: 1_234_567,
     });
-    message
-        .properties
-        .push(("region".into(), Value::Text("north".into())));
+    message.properties.push(("region".into(), Value::Text("north".into())));
     let bytes = message.encode();
     let mut group = criterion.benchmark_group("stored");
     group.throughput(Throughput::Elements(1));
