@@ -50,7 +50,12 @@ struct Comeback {
     until: Instant,
     /// Until how long after the last one came.
     gap: Duration,
+    /// How many were here already.
+    were_here: usize,
 }
+
+/// Rounds without a wait after several waits in vain, at most.
+const REST_MAX: u32 = 31;
 
 /// Commands on their way into a batch.
 pub(crate) struct Gathering {
@@ -59,6 +64,10 @@ pub(crate) struct Gathering {
     /// When the first command of `open` came, as long as nobody waits for any of them.
     riding_since: Option<Instant>,
     comeback: Option<Comeback>,
+    /// So many rounds nobody is waited for, since it was in vain.
+    resting: u32,
+    /// How many that will be after the next wait in vain.
+    rest_next: u32,
     /// When the last command came.
     last_came: Instant,
     bytes_max: usize,
@@ -73,6 +82,8 @@ impl Gathering {
             open: Gathered::default(),
             riding_since: None,
             comeback: None,
+            resting: 0,
+            rest_next: 1,
             last_came: Instant::now(),
             bytes_max,
             commands_max,
@@ -99,10 +110,13 @@ impl Gathering {
     /// A round is over, which took so long and answered so many who were waiting.
     pub(crate) fn round_over(&mut self, awaited: usize, took: Duration, now: Instant) {
         let gap = (took / 2).min(GAP_MAX);
-        self.comeback = (gap >= GAP_MIN && awaited > 0).then(|| Comeback {
+        let rests = self.resting > 0;
+        self.resting = self.resting.saturating_sub(1);
+        self.comeback = (gap >= GAP_MIN && awaited > 0 && !rests).then(|| Comeback {
             expected: self.open.awaited + awaited,
             until: now + (2 * took).min(COMEBACK_MAX),
             gap,
+            were_here: self.open.awaited,
         });
         // Those who are here have been waiting for the round, not for the others.
         self.last_came = now;
@@ -134,7 +148,25 @@ impl Gathering {
         };
         match wait_until {
             Some(until) if now < until => Next::At(until),
-            _ => self.go(),
+            _ => {
+                self.learn();
+                self.go()
+            }
+        }
+    }
+
+    /// Whether it was worth while to wait: at least half of those who were answered have come back.
+    fn learn(&mut self) {
+        let Some(comeback) = self.comeback.as_ref().filter(|_| self.open.awaited > 0) else {
+            return;
+        };
+        let answered = comeback.expected - comeback.were_here;
+        let came = self.open.awaited.saturating_sub(comeback.were_here);
+        if 2 * came >= answered {
+            self.rest_next = 1;
+        } else {
+            self.resting = self.rest_next;
+            self.rest_next = (2 * self.rest_next + 1).min(REST_MAX);
         }
     }
 
@@ -246,6 +278,38 @@ mod tests {
         assert_eq!(case.goes(0), None);
         case.push(1, true);
         assert_eq!(case.goes(0), Some(8));
+    }
+
+    #[test]
+    fn a_wait_in_vain_makes_the_next_ones_rarer() {
+        let mut case = Case::new();
+        let mut waits = 0;
+        for _ in 0..100 {
+            // One of four comes back while the others think.
+            case.gathering.round_over(4, ROUND, case.now);
+            case.push(1, true);
+            if case.goes(0).is_none() {
+                waits += 1;
+                case.now += ROUND;
+                assert_eq!(case.goes(0), Some(1));
+            }
+            case.now += ROUND;
+        }
+        assert!((4..=8).contains(&waits), "{waits} waits");
+        // They do come back now: it is tried again in the end, and stays so.
+        let mut waited = Vec::new();
+        for _ in 0..100 {
+            case.gathering.round_over(4, ROUND, case.now);
+            case.push(3, true);
+            let waits = case.goes(0).is_none();
+            if waits {
+                case.push(1, true);
+                assert_eq!(case.goes(0), Some(4));
+            }
+            waited.push(waits);
+            case.now += ROUND;
+        }
+        assert!(waited[REST_MAX as usize + 1..].iter().all(|waits| *waits));
     }
 
     #[test]
