@@ -360,28 +360,6 @@ fn a_killed_broker_keeps_what_it_acknowledged() {
 }
 
 #[test]
-fn the_receipt_of_a_disconnect_covers_acknowledgements_without_receipts() {
-    let mut mesh = broker("left");
-    for round in 1..=5 {
-        let queue = format!("/queue/{round}");
-        let mut stomp = connect(&mesh);
-        stomp.request(Frame::message(&queue, "one")).unwrap();
-        subscribe(&mut stomp, &queue, "client-individual");
-        let message = stomp.expect_message();
-        let ack = Frame::new("ACK").with("id", message.get("ack").unwrap());
-        stomp.send(&ack).unwrap();
-        stomp.request(Frame::new("DISCONNECT")).unwrap();
-        let node = &mut mesh.groups[0].nodes[0];
-        node.kill();
-        node.start();
-        mesh.groups[0].master();
-        let mut stomp = connect(&mesh);
-        subscribe(&mut stomp, &queue, "auto");
-        stomp.expect_nothing(QUIET);
-    }
-}
-
-#[test]
 fn a_broker_that_is_told_to_stop_stops_and_comes_back_with_everything() {
     let mut mesh = broker("stopped");
     let mut stomp = connect(&mesh);
