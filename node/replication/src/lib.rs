@@ -35,6 +35,7 @@ mod failover;
 mod verdict;
 
 mod admission;
+mod clock;
 mod founding;
 mod gathering;
 mod growth;

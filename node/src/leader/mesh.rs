@@ -164,7 +164,7 @@ impl Leader {
         }
     }
 
-    pub(super) fn on_mesh(&mut self, output: Output) {
+    pub(crate) fn on_mesh(&mut self, output: Output) {
         match output {
             Output::Propose { token, command } => {
                 let step = match command {
