@@ -45,6 +45,8 @@ mod lease;
 mod master;
 mod membership;
 
+#[cfg(test)]
+mod fuzz;
 mod histogram;
 pub mod status;
 #[cfg(test)]
