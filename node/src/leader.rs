@@ -6,6 +6,7 @@
 
 mod client;
 mod delivery;
+mod direct;
 mod mesh;
 mod outcome;
 mod request;
@@ -275,6 +276,7 @@ impl Leader {
         for command in commands {
             self.submit(command.encode(), Pending::Nobody);
         }
+        self.spill_old(now_ms);
         self.ticks += 1;
         if self.ticks.is_multiple_of(SWEEP_TICKS) {
             self.sweep_temporary();
