@@ -162,6 +162,7 @@ impl Leader {
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut begun = false;
         loop {
+            let held_for = self.held_for();
             tokio::select! {
                 biased;
                 event = events.recv() => match event {
@@ -193,6 +194,8 @@ impl Leader {
                         self.on_tick();
                     }
                 }
+                // The end of the round looks at what is held.
+                () = tokio::time::sleep(held_for.unwrap_or(TICK)), if held_for.is_some() => {}
                 // Rounds are bounded; between them everybody else has a turn.
                 () = tokio::task::yield_now(), if begun && self.dispatcher.is_dirty() && self.group.lease_valid() => {}
             }
@@ -221,6 +224,7 @@ impl Leader {
     /// Hands out what can be handed out and sends what the round has gathered.
     fn end_round(&mut self) {
         self.dispatch();
+        self.spill_old();
         self.report_demand();
         for connection in std::mem::take(&mut self.touched) {
             if let Some(client) = self.clients.get_mut(&connection) {
@@ -276,7 +280,6 @@ impl Leader {
         for command in commands {
             self.submit(command.encode(), Pending::Nobody);
         }
-        self.spill_old(now_ms);
         self.ticks += 1;
         if self.ticks.is_multiple_of(SWEEP_TICKS) {
             self.sweep_temporary();

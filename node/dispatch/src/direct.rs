@@ -96,8 +96,9 @@ pub(crate) struct Directs {
 
 /// Arrivals that one queue holds, at most.
 pub(crate) const HELD_MESSAGES_MAX: usize = 4096;
-/// How long an arrival is held, in milliseconds, at most; looked at with each tick.
-pub(crate) const HELD_MS_MAX: i64 = 20;
+/// How long an arrival is held, in milliseconds, at most. Several rounds of the log, and longer than a consumer that
+/// keeps up needs for its next acknowledgement; little for a producer that waits for its answer.
+pub(crate) const HELD_MS_MAX: i64 = 10;
 /// What a message costs in memory beyond its bytes.
 const OVERHEAD_BYTES: usize = 256;
 

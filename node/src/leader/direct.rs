@@ -1,6 +1,8 @@
 //! Stations 5 to 9 without the log between them: non-persistent messages to queues, as long as a consumer can take them
 //! at once (node/dispatch/src/direct.rs decides).
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use ferrymq_broker::{Command, Enqueue, QueueId};
 use ferrymq_dispatch::{Arrival, Arrived, ConnectionId, ConsumerId, Direct, Settled, Ways};
@@ -100,13 +102,19 @@ impl Leader {
         }
     }
 
-    /// With each tick: what has been held for too long goes into the log.
-    pub(super) fn spill_old(&mut self, now_ms: i64) {
+    /// How long what is held may still be held, if nothing happens.
+    pub(super) fn held_for(&self) -> Option<Duration> {
+        let left_ms = self.dispatcher.held_until_ms()? - clock::now_ms();
+        Some(Duration::from_millis(left_ms.clamp(1, 1_000) as u64))
+    }
+
+    /// What has been held for too long goes into the log.
+    pub(super) fn spill_old(&mut self) {
         if !self.dispatcher.is_holding() {
             return;
         }
         let mut actions = Vec::new();
-        self.dispatcher.spill_old(now_ms, &mut actions);
+        self.dispatcher.spill_old(clock::now_ms(), &mut actions);
         for action in actions {
             self.carry_out(action);
         }

@@ -75,9 +75,19 @@ impl Dispatcher {
         self.spill_where(out, |held| held.arrival.connection == connection, false);
     }
 
-    /// Lets what was held for too long take the log.
+    /// When [`Dispatcher::spill_old`] has something to do next, as far as is known.
+    pub fn held_until_ms(&self) -> Option<i64> {
+        let fronts = self
+            .holding
+            .iter()
+            .filter_map(|id| self.queues.get(id)?.direct.held.front());
+        fronts.map(|held| held.since_ms + HELD_MS_MAX).min()
+    }
+
+    /// Lets what was held for too long take the log. A clock that was set back holds nothing up.
     pub fn spill_old(&mut self, now_ms: i64, out: &mut Vec<Action>) {
-        self.spill_where(out, |held| now_ms - held.since_ms >= HELD_MS_MAX, true);
+        let is_due = |held: &Held| !(held.since_ms..held.since_ms + HELD_MS_MAX).contains(&now_ms);
+        self.spill_where(out, is_due, true);
     }
 
     /// Lets all that is held of a queue take the log where this is true of anything of it.
