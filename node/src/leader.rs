@@ -6,6 +6,7 @@
 
 mod client;
 mod delivery;
+mod direct;
 mod mesh;
 mod outcome;
 mod request;
@@ -159,6 +160,7 @@ impl Leader {
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let ended = loop {
             let begun = self.begun;
+            let held_for = self.held_for();
             tokio::select! {
                 biased;
                 event = events.recv() => match event {
@@ -186,6 +188,8 @@ impl Leader {
                 // An error means that the replica has ended, which its last event tells.
                 _ = role.changed() => {}
                 _ = tick.tick() => self.on_tick(),
+                // The end of the round looks at what is held.
+                () = tokio::time::sleep(held_for.unwrap_or(TICK)), if held_for.is_some() => {}
                 // Rounds are bounded; between them everybody else has a turn.
                 () = tokio::task::yield_now(), if begun && self.dispatcher.is_dirty() && self.group.lease_valid() => {}
             }
@@ -242,6 +246,7 @@ impl Leader {
     /// Hands out what can be handed out and sends what the round has gathered.
     fn hand_out(&mut self) {
         self.dispatch();
+        self.spill_old();
         self.report_demand();
         for connection in std::mem::take(&mut self.touched) {
             if let Some(client) = self.clients.get_mut(&connection) {

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fs};
 use crate::sources::{files, none, root};
 
 /// Each room with the rooms of ours that it may see. `node` sees all, and the tests see only the running program.
-const MAY_SEE: [(&str, &[&str]); 12] = [
+const MAY_SEE: [(&str, &[&str]); 18] = [
     ("ferrymq-message", &[]),
     ("ferrymq-protocol", &["ferrymq-message"]),
     ("ferrymq-broker", &["ferrymq-message"]),

@@ -1,6 +1,6 @@
 //! What is to be done when a command that was proposed here has its outcome.
 
-use ferrymq_broker::{GroupId, Outcome, TransferId};
+use ferrymq_broker::{GroupId, Outcome, QueueId, TransferId};
 use ferrymq_dispatch::ConnectionId;
 use ferrymq_protocol::{Refusal, RefusalKind, Subscribe, Token};
 use ferrymq_replication::Failure;
@@ -17,7 +17,16 @@ pub(super) enum Pending {
         connection: ConnectionId,
         token: Option<Token>,
         bytes: usize,
+        /// Of a non-persistent message that others of its queue shall not overtake.
+        queue: Option<QueueId>,
     },
+    /// A client's transaction.
+    Commit {
+        connection: ConnectionId,
+        token: Option<Token>,
+    },
+    /// Messages that came back without the log knowing of them.
+    PutBack { queue: QueueId },
     /// A client that wants to know that it is done.
     Reply {
         connection: ConnectionId,
@@ -56,10 +65,19 @@ impl Leader {
                 connection,
                 token,
                 bytes,
+                queue,
             } => {
-                self.answered(connection, bytes);
+                self.answered(connection, bytes, queue.is_none());
+                if let Some(queue) = queue {
+                    self.dispatcher.logged(queue);
+                }
                 self.reply(connection, token, to_reply(result));
             }
+            Pending::Commit { connection, token } => {
+                self.answered(connection, 0, true);
+                self.reply(connection, token, to_reply(result));
+            }
+            Pending::PutBack { queue } => self.dispatcher.logged(queue),
             Pending::Reply { connection, token } => self.reply(connection, token, to_reply(result)),
             Pending::Acknowledge { connection } => {
                 self.reply(connection, None, to_reply(result));
