@@ -234,6 +234,11 @@ impl Leader {
                 let client = Client::new(to, outbox);
                 self.clients.insert(connection, client);
             }
+            FromClient::Admitted { connection, pass } => {
+                if let Some(client) = self.clients.get_mut(&connection) {
+                    client.pass = pass;
+                }
+            }
             FromClient::Requests { connection, requests } => {
                 for request in requests {
                     self.on_request(connection, request);
