@@ -18,6 +18,10 @@ pub struct Node {
     pub listen: Listen,
     /// How groups find and trust each other.
     pub mesh: Mesh,
+    /// Who may connect and what they may do.
+    pub access: Access,
+    /// What clients that connect with TLS are shown. Given where `listen.stomp_tls` is.
+    pub tls: Option<Tls>,
     /// What is kept on disk, and how.
     pub store: Store,
     /// What clients may do.
@@ -60,8 +64,11 @@ pub struct Member {
 pub struct Listen {
     /// STOMP clients (TCP). Default `127.0.0.1:61613`.
     pub stomp: Option<SocketAddr>,
+    /// STOMP clients over TLS. Default off.
+    pub stomp_tls: Option<SocketAddr>,
     /// The other nodes of the group (TCP). Default: this node's own `peer` address under `[members]`, otherwise
-    /// `127.0.0.1:61617`. Always on where the group has other members.
+    /// `127.0.0.1:61617`; but off for a group of one that has users and nothing to trust other nodes by. Always on where
+    /// the group has other members.
     pub peer: Option<SocketAddr>,
     /// Other groups (UDP, QUIC). Default `127.0.0.1:61618` where there is something to trust them by (a secret or
     /// certificates), otherwise off.
@@ -127,6 +134,70 @@ pub struct Connector {
     pub excluded: Vec<String>,
     /// Where not empty, only these destinations cross.
     pub included: Vec<String>,
+}
+
+/// Who may connect and what they may do. Without users nobody is asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Access {
+    /// Whether clients without a login come in. Default: only where there are no users.
+    pub anonymous: bool,
+    /// Groups whose members may do everything, and administer nodes. Default `["admins"]`.
+    pub admins: Vec<String>,
+    /// In the order of the file.
+    pub users: Vec<User>,
+    /// In the order of the file. Without any, users may read and write everything.
+    pub permissions: Vec<Permission>,
+}
+
+impl Access {
+    /// The group of those who connect without a login. No user is in it.
+    pub const ANONYMOUS: &str = "anonymous";
+    /// In place of a group: everybody who came in.
+    pub const EVERYBODY: &str = "*";
+}
+
+/// One user.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct User {
+    /// Unique in the file.
+    pub name: String,
+    /// The argon2id hash of the password, a PHC string that was checked. None: comes with a certificate only.
+    pub password: Option<Secret>,
+    /// Groups, from which rights follow.
+    pub groups: Vec<String>,
+}
+
+/// What groups may do with the destinations of a pattern: ActiveMQ's `authorizationEntry`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Permission {
+    /// With the wildcards `*` and `>`: `queue://orders.>`.
+    pub destination: String,
+    /// Groups that may consume.
+    pub read: Vec<String>,
+    /// Groups that may send.
+    pub write: Vec<String>,
+    /// Groups that may delete and purge.
+    pub admin: Vec<String>,
+}
+
+/// PEM files for clients that connect with TLS.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tls {
+    /// The certificate that clients see, and those between it and the authority that they know.
+    pub certificate: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
+    /// What clients show, if they are asked for a certificate at all.
+    pub client: Option<ClientCertificates>,
+}
+
+/// Mutual TLS with clients.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClientCertificates {
+    /// The authority that signs clients' certificates.
+    pub ca: PathBuf,
+    /// Whether a client without one is turned away. Default true.
+    pub required: bool,
 }
 
 /// When a persistent send counts as done (P1).

@@ -12,13 +12,15 @@ use ferrymq_message::Destination;
 use ferrymq_protocol::stomp::StompLimits;
 use ferrymq_replication::{Group, NodeAddress, PeerDial};
 use ferrymq_transport::{Identity, MeshSecret, PeerAuth, PeerListener, PeerName, PemFiles};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use crate::{
+    access,
     admin::NodeSource,
     clock,
     connection::ConnectionLimits,
     door::{DOOR, Door},
+    doorkeeper::Doorkeeper,
     leader::LeaderConfig,
     listener,
     mesh::MeshStarter,
@@ -38,10 +40,17 @@ const TRANSACTION_BYTES_MAX: usize = 64 << 20;
 pub(crate) async fn run(node: Node) -> anyhow::Result<()> {
     // 1. Every port first: a port in use must not be found out after the journal was opened.
     let auth = peer_auth(&node)?;
-    let clients = match node.listen.stomp {
-        Some(address) => Some(listener::bind("STOMP clients", address).await?),
-        None => None,
-    };
+    let keeper = Arc::new(Doorkeeper::new(access::access(&node)?)?);
+    let tls = access::tls_door(&node)?;
+    let mut clients = Vec::new();
+    for (name, address, tls) in [
+        ("STOMP clients", node.listen.stomp, None),
+        ("STOMP clients over TLS", node.listen.stomp_tls, tls.clone()),
+    ] {
+        if let Some(address) = address {
+            clients.push((listener::bind(name, address).await?, tls));
+        }
+    }
     let peers = match node.listen.peer {
         Some(address) => Some(bind_peers(address, &auth).await?),
         None => None,
@@ -67,6 +76,7 @@ pub(crate) async fn run(node: Node) -> anyhow::Result<()> {
         current.clone(),
         group.role(),
         auth.clone(),
+        keeper.clone(),
         ConnectionLimits {
             unanswered_bytes_max: UNANSWERED_BYTES_MAX,
             outbox_bytes_max: node.limits.outbox_bytes_max as usize,
@@ -81,16 +91,23 @@ pub(crate) async fn run(node: Node) -> anyhow::Result<()> {
         session_prefix(&node),
     );
     let mesh = MeshStarter::start(&node, &group).await?;
-    let source = Arc::new(NodeSource::new(group.clone(), current, mesh.discovery()));
+    let source = Arc::new(NodeSource::new(
+        group.clone(),
+        current,
+        mesh.discovery(),
+        keeper.clone(),
+        tls,
+    ));
     if let Some(peers) = peers {
         tokio::spawn(serve_peers(peers, group.clone(), door.clone()));
     }
-    if let Some(clients) = clients {
-        tokio::spawn(listener::serve(clients, door, node.limits.connections_max as usize));
+    let places = Arc::new(Semaphore::new(node.limits.connections_max as usize));
+    for (listener, tls) in clients {
+        tokio::spawn(listener::serve(listener, tls, door.clone(), places.clone()));
     }
     if let Some(console) = console {
         tokio::spawn(async move {
-            if let Err(error) = console.serve(source, std::future::pending()).await {
+            if let Err(error) = console.serve(source, keeper, std::future::pending()).await {
                 tracing::error!(%error, "the admin port has failed");
             }
         });

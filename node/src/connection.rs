@@ -3,9 +3,10 @@
 //! *From* listener.rs, or from a slave's door; *to* the master's loop as requests, and back as replies and deliveries.
 //! One task per connection, which never waits for one direction while the other could move.
 
-use std::{collections::VecDeque, io, io::IoSlice, sync::Arc, time::Instant};
+use std::{collections::VecDeque, future::Future, io, io::IoSlice, pin::Pin, sync::Arc, time::Instant};
 
 use bytes::{Buf, Bytes, BytesMut};
+use ferrymq_access::{Identity, Pass};
 use ferrymq_dispatch::ConnectionId;
 use ferrymq_protocol::{Delivery, Output, Refusal, RefusalKind, Request, Session, Token};
 use tokio::{
@@ -16,6 +17,7 @@ use tokio::{
 
 use crate::{
     clock,
+    doorkeeper::{Doorkeeper, Visitor},
     outbox::{Budget, Outbox},
 };
 
@@ -28,6 +30,8 @@ pub(crate) enum FromClient {
         to: mpsc::UnboundedSender<ToClient>,
         outbox: Arc<Outbox>,
     },
+    /// Its client has proven who it is; the request to connect follows.
+    Admitted { connection: ConnectionId, pass: Pass },
     /// What its client asks for, in order.
     Requests {
         connection: ConnectionId,
@@ -68,6 +72,15 @@ pub(crate) struct ConnectionLimits {
     pub(crate) lease: Arc<dyn Fn() -> bool + Send + Sync>,
 }
 
+/// Who comes in over a connection, and who asks them.
+#[derive(Clone)]
+pub(crate) struct Entrance {
+    pub(crate) keeper: Arc<Doorkeeper>,
+    pub(crate) visitor: Visitor,
+    /// By which the session names its temporary destinations.
+    pub(crate) session_id: String,
+}
+
 const READ_BYTES: usize = 64 * 1024;
 const WRITE_SLICES_MAX: usize = 64;
 /// How often a connection that may not read or write looks whether it may again.
@@ -82,10 +95,11 @@ pub(crate) async fn run<S>(
     connection: ConnectionId,
     leader: LeaderHandle,
     limits: ConnectionLimits,
+    entrance: Entrance,
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
-    let Some((mut driven, from_leader)) = Driven::begin(session, connection, leader.clone(), limits) else {
+    let Some((mut driven, from_leader)) = Driven::begin(session, connection, leader.clone(), limits, entrance) else {
         return;
     };
     let ended = driven.drive(stream, from_leader).await;
@@ -97,6 +111,9 @@ pub(crate) async fn run<S>(
     }
 }
 
+/// Decides on a request to connect, and hands it back.
+pub(crate) type PendingLogin = Pin<Box<dyn Future<Output = (Request, Result<Identity, Refusal>)> + Send>>;
+
 /// One connection without its socket.
 pub(crate) struct Driven {
     connection: ConnectionId,
@@ -104,6 +121,9 @@ pub(crate) struct Driven {
     leader: LeaderHandle,
     outbox: Arc<Outbox>,
     limits: ConnectionLimits,
+    entrance: Entrance,
+    /// The login that is being looked at; nothing else is read meanwhile.
+    pub(crate) login: Option<PendingLogin>,
     pub(crate) input: BytesMut,
     out: Output,
     /// To be written.
@@ -125,6 +145,7 @@ impl Driven {
         connection: ConnectionId,
         leader: LeaderHandle,
         limits: ConnectionLimits,
+        entrance: Entrance,
     ) -> Option<(Self, mpsc::UnboundedReceiver<ToClient>)> {
         let outbox = Arc::new(Outbox::new(limits.budget.clone()));
         let (to, from_leader) = mpsc::unbounded_channel();
@@ -140,6 +161,8 @@ impl Driven {
             leader,
             outbox,
             limits,
+            entrance,
+            login: None,
             input: BytesMut::with_capacity(READ_BYTES),
             out: Output::new(),
             chunks: VecDeque::new(),
@@ -206,6 +229,7 @@ impl Driven {
                         self.on_master_gone();
                     }
                 },
+                decided = decision(&mut self.login), if self.login.is_some() => self.on_login(decided),
                 () = sleep_until(tick.unwrap_or_else(Instant::now).into()), if tick.is_some() => {
                     if !may_read {
                         self.session.on_throttled();
@@ -218,7 +242,7 @@ impl Driven {
                     return Ok("ended by the broker".into());
                 }
                 // What others send fills the budget of all, and the lease comes back by itself: nothing wakes this task.
-                () = sleep(LOOK_AGAIN), if !may_read || !may_write => {}
+                () = sleep(LOOK_AGAIN), if (!may_read && self.login.is_none()) || !may_write => {}
             }
         }
     }
@@ -256,6 +280,9 @@ impl Driven {
         match told {
             ToClient::Replies(replies) => {
                 for (token, result) in replies {
+                    if let Err(refusal) = &result {
+                        self.note(refusal);
+                    }
                     self.session.on_reply(token, result, &mut self.out);
                 }
                 if !self.input.is_empty() && !self.session.is_paused() {
@@ -277,6 +304,7 @@ impl Driven {
                 self.settle();
             }
             ToClient::Failure(refusal) => {
+                self.note(&refusal);
                 self.session.on_failure(refusal, &mut self.out);
                 self.settle();
             }
@@ -306,7 +334,57 @@ impl Driven {
         }
     }
 
-    fn ask(&mut self, requests: Vec<Request>) {
+    /// Whoever logs in is looked at here, beside the master's loop; a session asks nothing more before the answer.
+    fn begin_login(&mut self, request: Request) {
+        let Entrance { keeper, visitor, .. } = self.entrance.clone();
+        self.login = Some(Box::pin(async move {
+            let (name, password) = match &request {
+                Request::Connect { login, .. } => (login.login.as_deref(), login.passcode.as_deref()),
+                _ => (None, None),
+            };
+            let decided = keeper.admit(&visitor, name, password).await;
+            (request, decided)
+        }));
+    }
+
+    pub(crate) fn on_login(&mut self, (request, decided): (Request, Result<Identity, Refusal>)) {
+        self.login = None;
+        match (decided, request) {
+            (Ok(identity), request) => {
+                let Entrance { keeper, session_id, .. } = &self.entrance;
+                let pass = Pass::new(keeper.access().clone(), identity, session_id.clone());
+                let connection = self.connection;
+                // An error means that the master's loop has ended; its silence will close this connection.
+                let _ = self.leader.send(FromClient::Admitted { connection, pass });
+                self.pass_on(vec![request]);
+            }
+            (Err(refusal), Request::Connect { token, .. }) => {
+                self.session.on_reply(token, Err(refusal), &mut self.out);
+                self.settle();
+            }
+            (Err(refusal), _) => {
+                self.session.on_failure(refusal, &mut self.out);
+                self.settle();
+            }
+        }
+    }
+
+    fn note(&self, refusal: &Refusal) {
+        if refusal.kind == RefusalKind::Unauthorized {
+            self.entrance.keeper.note_denied(&self.entrance.visitor, &refusal.text);
+        }
+    }
+
+    fn ask(&mut self, mut requests: Vec<Request>) {
+        if matches!(requests.last(), Some(Request::Connect { .. }))
+            && let Some(request) = requests.pop()
+        {
+            self.begin_login(request);
+        }
+        self.pass_on(requests);
+    }
+
+    fn pass_on(&mut self, requests: Vec<Request>) {
         if requests.is_empty() {
             return;
         }
@@ -316,6 +394,14 @@ impl Driven {
             connection: self.connection,
             requests,
         });
+    }
+}
+
+/// What is decided on a login; for ever nothing where there is none.
+async fn decision(login: &mut Option<PendingLogin>) -> (Request, Result<Identity, Refusal>) {
+    match login {
+        Some(login) => login.await,
+        None => std::future::pending().await,
     }
 }
 

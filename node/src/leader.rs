@@ -159,7 +159,7 @@ impl Leader {
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let ended = loop {
-            let begun = self.begun;
+            let begun = self.has_begun();
             let held_for = self.held_for();
             tokio::select! {
                 biased;
@@ -260,6 +260,11 @@ impl Leader {
             FromClient::Opened { connection, to, outbox } => {
                 let client = Client::new(to, outbox);
                 self.clients.insert(connection, client);
+            }
+            FromClient::Admitted { connection, pass } => {
+                if let Some(client) = self.clients.get_mut(&connection) {
+                    client.pass = pass;
+                }
             }
             FromClient::Requests { connection, requests } => {
                 for request in requests {

@@ -2,9 +2,13 @@
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
-use tokio::{net::TcpListener, sync::Semaphore};
+use ferrymq_transport::TlsDoor;
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::Semaphore,
+};
 
-use crate::door::Door;
+use crate::{door::Door, doorkeeper::Visitor};
 
 /// Pause after an accept that failed: without it a node that is out of file descriptors would spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -25,9 +29,11 @@ pub(crate) async fn bind(name: &str, address: SocketAddr) -> anyhow::Result<TcpL
     })
 }
 
-/// Accepts connections for ever.
-pub(crate) async fn serve(listener: TcpListener, door: Door, connections_max: usize) {
-    let places = Arc::new(Semaphore::new(connections_max));
+/// How long a client may take for its part of a TLS handshake.
+const TLS_MAX: Duration = Duration::from_secs(10);
+
+/// Accepts connections for ever; with `tls` they have to be encrypted. Several listeners may share `places`.
+pub(crate) async fn serve(listener: TcpListener, tls: Option<TlsDoor>, door: Door, places: Arc<Semaphore>) {
     loop {
         let (stream, from) = match listener.accept().await {
             Ok(accepted) => accepted,
@@ -38,7 +44,7 @@ pub(crate) async fn serve(listener: TcpListener, door: Door, connections_max: us
             }
         };
         let Ok(place) = places.clone().try_acquire_owned() else {
-            tracing::warn!(%from, connections_max, "a connection is refused: there are too many (see [limits] connections)");
+            tracing::warn!(%from, "a connection is refused: there are too many (see [limits] connections)");
             continue;
         };
         // Without it, the last part of a frame waits for the acknowledgement of the part before.
@@ -46,10 +52,25 @@ pub(crate) async fn serve(listener: TcpListener, door: Door, connections_max: us
             tracing::debug!(%from, %error, "a connection was lost at once");
             continue;
         }
-        let door = door.clone();
+        let (door, tls) = (door.clone(), tls.clone());
         tokio::spawn(async move {
-            door.enter(stream, from).await;
+            enter(stream, from, tls, door).await;
             drop(place);
         });
+    }
+}
+
+async fn enter(stream: TcpStream, from: SocketAddr, tls: Option<TlsDoor>, door: Door) {
+    let plain = Visitor {
+        address: from,
+        certificate: Vec::new(),
+    };
+    let Some(tls) = tls else {
+        return door.enter(stream, plain).await;
+    };
+    match tls.accept(stream, from, TLS_MAX).await {
+        Some((stream, certificate)) => door.enter(stream, Visitor { certificate, ..plain }).await,
+        // Counted and logged where it was refused.
+        None => {}
     }
 }

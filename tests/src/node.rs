@@ -27,6 +27,8 @@ pub struct NodeProcess {
     data: PathBuf,
     log: PathBuf,
     environment: Vec<(String, String)>,
+    /// Who asks its admin port.
+    user: Option<(String, String)>,
     /// The network namespace that it runs in, if any.
     pub(crate) namespace: Option<String>,
     child: Option<Child>,
@@ -48,6 +50,7 @@ impl NodeProcess {
             data: data.to_owned(),
             log,
             environment: Vec::new(),
+            user: None,
             namespace: None,
             child: None,
         }
@@ -71,6 +74,11 @@ impl NodeProcess {
     /// Sets an environment variable for the next starts.
     pub fn set_environment(&mut self, name: &str, value: &str) {
         self.environment.push((name.to_owned(), value.to_owned()));
+    }
+
+    /// From here on, its admin port is asked by this user.
+    pub fn log_in(&mut self, name: &str, password: &str) {
+        self.user = Some((name.to_owned(), password.to_owned()));
     }
 
     /// The next starts get no variables but those of the test itself.
@@ -252,7 +260,8 @@ impl NodeProcess {
 
     /// `GET /api/status`; none where the node does not answer.
     pub fn status(&self) -> Option<Value> {
-        http::get_at(self.ports.admin_address(), "/api/status")
+        let user = self.user.as_ref().map(|(name, password)| (&**name, &**password));
+        http::request_as(self.ports.admin_address(), "GET", "/api/status", "", user)
             .ok()
             .map(|(_, status)| status)
     }

@@ -4,11 +4,12 @@
 use std::{
     collections::VecDeque,
     io::{ErrorKind, Read, Write},
-    net::{TcpStream, ToSocketAddrs},
+    net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs},
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, bail};
+use rustix::net::{AddressFamily, SocketType};
 
 /// How long a healthy broker may take for an answer, on a loaded machine.
 pub const ANSWER_MAX: Duration = Duration::from_secs(20);
@@ -147,7 +148,10 @@ impl Stomp {
     /// # Errors
     /// Where nobody answers, or with an error.
     pub fn connect_with(address: &str, headers: &[(&str, &str)]) -> anyhow::Result<Self> {
-        let mut stomp = Self::open(address)?;
+        Self::open(address)?.greet(headers)
+    }
+
+    fn greet(mut self, headers: &[(&str, &str)]) -> anyhow::Result<Self> {
         let mut frame = Frame::new("CONNECT");
         for (name, value) in headers {
             frame = frame.with(name, value);
@@ -157,8 +161,8 @@ impl Stomp {
                 frame = frame.with(name, value);
             }
         }
-        stomp.send(&frame)?;
-        let answer = stomp.next(ANSWER_MAX)?.context("no answer to CONNECT")?;
+        self.send(&frame)?;
+        let answer = self.next(ANSWER_MAX)?.context("no answer to CONNECT")?;
         if answer.command != "CONNECTED" {
             bail!(
                 "{}: {} {}",
@@ -167,8 +171,20 @@ impl Stomp {
                 answer.text()
             );
         }
-        stomp.connected = answer;
-        Ok(stomp)
+        self.connected = answer;
+        Ok(self)
+    }
+
+    /// As [`Stomp::connect_with`], coming from this address of this machine.
+    ///
+    /// # Errors
+    /// Where nobody answers, or with an error.
+    pub fn connect_from(from: IpAddr, address: &str, headers: &[(&str, &str)]) -> anyhow::Result<Self> {
+        let address: SocketAddr = address.parse()?;
+        let socket = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None)?;
+        rustix::net::bind(&socket, &SocketAddr::new(from, 0))?;
+        rustix::net::connect(&socket, &address)?;
+        Self::over(TcpStream::from(socket))?.greet(headers)
     }
 
     /// Opens the socket and says nothing.
@@ -177,7 +193,10 @@ impl Stomp {
     /// Where nobody listens.
     pub fn open(address: &str) -> anyhow::Result<Self> {
         let address = address.to_socket_addrs()?.next().context("no address")?;
-        let stream = TcpStream::connect_timeout(&address, Duration::from_secs(3))?;
+        Self::over(TcpStream::connect_timeout(&address, Duration::from_secs(3))?)
+    }
+
+    fn over(stream: TcpStream) -> anyhow::Result<Self> {
         stream.set_nodelay(true)?;
         Ok(Self {
             stream,

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::{
     Failure,
-    admin_client::{AdminArgs, AdminClient},
+    admin_client::AdminArgs,
     output::{Format, Table, cell, print, print_json, size},
 };
 
@@ -31,7 +31,7 @@ pub(crate) struct StatusArgs {
 }
 
 pub(crate) async fn run(args: StatusArgs) -> Result<(), Failure> {
-    let asked = AdminClient::new(&args.admin.admin)?;
+    let asked = args.admin.client()?;
     let status = asked.get("/api/status").await?;
     // A master that cannot be reached is no reason to keep the rest back.
     let from_master = if args.local || !status["master"].is_null() {

@@ -6,6 +6,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use ferrymq_access::Pass;
 use ferrymq_broker::QueueId;
 use ferrymq_dispatch::ConsumerId;
 use ferrymq_message::Destination;
@@ -20,6 +21,8 @@ use crate::{connection::ToClient, outbox::Outbox};
 pub(crate) struct Client {
     to: mpsc::UnboundedSender<ToClient>,
     pub(crate) outbox: Arc<Outbox>,
+    /// What it may do.
+    pub(crate) pass: Pass,
     pub(crate) client_id: Option<String>,
     pub(crate) subscriptions: BTreeMap<u32, ConsumerId>,
     /// Subscriptions whose queue or backlog is still being made.
@@ -59,6 +62,7 @@ impl Client {
         Self {
             to,
             outbox,
+            pass: Pass::none(),
             client_id: None,
             subscriptions: BTreeMap::new(),
             opening: BTreeSet::new(),

@@ -1,8 +1,11 @@
 //! What clients ask for: each request becomes a command, a change of the dispatcher, or a refusal.
 
-use ferrymq_broker::{Command, DeleteDestination, Owner, QueueId, Subscribe as OpenSubscription, Unsubscribe};
+use ferrymq_access::Right;
+use ferrymq_broker::{
+    Command, DeleteDestination, Owner, QueueId, QueueKind, Subscribe as OpenSubscription, Unsubscribe,
+};
 use ferrymq_dispatch::{ConnectionId, Consumer, Subscriber, Target};
-use ferrymq_message::{DestinationKind, Message, StoredMessage};
+use ferrymq_message::{Destination, DestinationKind, Message, StoredMessage};
 use ferrymq_protocol::{AckTarget, Durable, Login, Refusal, RefusalKind, Request, Subscribe, Token, Verdict};
 
 use super::{Attached, Leader, client::Transaction, direct::Sent, outcome::Pending};
@@ -68,9 +71,7 @@ impl Leader {
                 self.reply(connection, token, Ok(()));
             }
             Request::ForgetDurable { token, client_id, name } => {
-                let owner = Owner::Client { client_id, name };
-                let command = Command::Unsubscribe(Unsubscribe { owner }).encode();
-                self.submit(command, Pending::Reply { connection, token });
+                self.forget_durable(connection, token, Owner::Client { client_id, name });
             }
             Request::Acknowledge {
                 token,
@@ -129,7 +130,8 @@ impl Leader {
         bytes: usize,
     ) {
         let takes_log = transaction.is_some() || takes_log(&message);
-        let admitted = match ingress::admit_send(&message) {
+        let authorized = self.authorize(connection, Right::Write, &message.destination);
+        let admitted = match authorized.and_then(|()| ingress::admit_send(&message)) {
             Ok(admitted) => admitted,
             Err(refusal) => {
                 self.answered(connection, bytes, takes_log);
@@ -212,7 +214,8 @@ impl Leader {
     }
 
     fn subscribe(&mut self, connection: ConnectionId, token: Option<Token>, subscribe: Subscribe) {
-        if let Err(refusal) = ingress::check_subscribe(&subscribe) {
+        let authorized = self.authorize(connection, Right::Read, &subscribe.destination);
+        if let Err(refusal) = authorized.and_then(|()| ingress::check_subscribe(&subscribe)) {
             return self.reply(connection, token, Err(refusal));
         }
         let destination = subscribe.destination.clone();
@@ -255,6 +258,32 @@ impl Leader {
                 let command = Command::OpenDestination(destination).encode();
                 self.open(connection, token, subscribe, command);
             }
+        }
+    }
+
+    /// Whoever may read the topic may drop a subscription of it. One that is not there is nobody's.
+    fn forget_durable(&mut self, connection: ConnectionId, token: Option<Token>, owner: Owner) {
+        let topic = self.group.with_broker(|broker| {
+            let queue = broker.queues().get(broker.subscriptions().find(&owner)?)?;
+            match &queue.kind {
+                QueueKind::Subscription { topic, .. } => Some(topic.clone()),
+                QueueKind::Queue(_) => None,
+            }
+        });
+        if let Some(topic) = topic
+            && let Err(refusal) = self.authorize(connection, Right::Read, &topic)
+        {
+            return self.reply(connection, token, Err(refusal));
+        }
+        let command = Command::Unsubscribe(Unsubscribe { owner }).encode();
+        self.submit(command, Pending::Reply { connection, token });
+    }
+
+    /// Decided once for each destination of a connection, see [`ferrymq_access::Pass`].
+    fn authorize(&mut self, connection: ConnectionId, right: Right, destination: &Destination) -> Result<(), Refusal> {
+        match self.clients.get_mut(&connection) {
+            Some(client) => ingress::authorize(&mut client.pass, right, destination),
+            None => Ok(()),
         }
     }
 

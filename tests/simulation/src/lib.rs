@@ -13,6 +13,7 @@ extern crate self as ferrymq_replication;
 mod clock;
 mod config;
 mod crash;
+mod doorkeeper;
 mod group;
 mod mesh;
 pub use group::{Completion, Failure, Group, GroupEvent, GroupStatus, ReadError, Role};
@@ -33,10 +34,10 @@ mod replication {
     pub(crate) mod lease;
 }
 
-pub mod sabotage;
 mod process;
 mod raft;
 mod rng;
+pub mod sabotage;
 
 mod client;
 mod history;

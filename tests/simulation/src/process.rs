@@ -3,7 +3,9 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
+    net::SocketAddr,
     sync::Arc,
+    task::{Context, Poll, Waker},
 };
 
 use bytes::{Bytes, BytesMut};
@@ -22,7 +24,8 @@ use tokio::sync::mpsc;
 
 use crate::{
     clock::{self, Instant},
-    connection::{ConnectionLimits, Driven, FromClient, LeaderHandle, ToClient},
+    connection::{ConnectionLimits, Driven, Entrance, FromClient, LeaderHandle, ToClient},
+    doorkeeper::{Doorkeeper, Visitor},
     group::{GroupEvent, Role, locked},
     leader::{Ended, Leader, LeaderConfig},
     mesh::MeshStarter,
@@ -52,6 +55,7 @@ pub(crate) struct Process {
     starter: MeshStarter,
     events: VecDeque<GroupEvent>,
     budget: Arc<Budget>,
+    keeper: Arc<Doorkeeper>,
     sabotage: Option<Sabotage>,
     plan: Plan,
     accepts: u64,
@@ -113,6 +117,7 @@ impl Process {
             starter: MeshStarter::default(),
             events: VecDeque::new(),
             budget: Arc::new(Budget::new(64 << 10)),
+            keeper: Arc::new(Doorkeeper::new()),
             sabotage,
             plan,
             accepts: 0,
@@ -306,7 +311,11 @@ impl Process {
                 }
             }
         }
-        let deposed = self.running.as_ref().and_then(|r| r.mesh.as_ref()).is_some_and(Mesh::is_deposed);
+        let deposed = self
+            .running
+            .as_ref()
+            .and_then(|r| r.mesh.as_ref())
+            .is_some_and(Mesh::is_deposed);
         if deposed && let Some(running) = &mut self.running {
             running.mesh = None;
         }
@@ -325,9 +334,18 @@ impl Process {
             },
         };
         let name = format!("ID:{}-{}-{connection}", self.plan.group_name, self.replica.id);
-        let session = Box::new(StompSession::new(name, StompLimits::default()));
-        let begun = Driven::begin(session, connection, running.to.clone(), limits);
-        let Some((driven, from_leader)) = begun else { return false };
+        let session = Box::new(StompSession::new(name.clone(), StompLimits::default()));
+        let entrance = Entrance {
+            keeper: self.keeper.clone(),
+            visitor: Visitor {
+                address: SocketAddr::from(([127, 0, 0, 1], 0)),
+            },
+            session_id: name,
+        };
+        let begun = Driven::begin(session, connection, running.to.clone(), limits, entrance);
+        let Some((driven, from_leader)) = begun else {
+            return false;
+        };
         let served = Served {
             driven,
             from_leader,
@@ -344,7 +362,10 @@ impl Process {
         if let Some(served) = self.connections.get_mut(&connection) {
             served.driven.input.extend_from_slice(bytes);
             served.driven.on_input();
-            if self.sabotage == Some(Sabotage::DieOfGarbage) && served.driven.closing.is_some() && bytes.first() == Some(&b'!') {
+            if self.sabotage == Some(Sabotage::DieOfGarbage)
+                && served.driven.closing.is_some()
+                && bytes.first() == Some(&b'!')
+            {
                 self.fatal.get_or_insert("bytes that are no frame".into());
             }
         }
@@ -391,6 +412,15 @@ impl Served {
                     self.driven.on_written();
                 }
                 return true;
+            }
+            if let Some(login) = &mut self.driven.login {
+                // Whoever stands at this door decides at once.
+                let Poll::Ready(decided) = login.as_mut().poll(&mut Context::from_waker(Waker::noop())) else {
+                    return false;
+                };
+                self.driven.on_login(decided);
+                *busy = true;
+                continue;
             }
             let may_write = self.driven.may_write();
             if !may_write && self.from_leader.is_closed() {
@@ -464,7 +494,9 @@ fn leader_config() -> LeaderConfig {
 
 /// [`Sabotage::TakeBackOffers`].
 fn take_back(event: &GroupEvent, replica: &Replica) {
-    let GroupEvent::Applied { effects, .. } = event else { return };
+    let GroupEvent::Applied { effects, .. } = event else {
+        return;
+    };
     for effect in effects {
         if let Effect::Offered { group, .. } = effect {
             let command = Command::Reclaim(Reclaim { group: *group }).encode();
@@ -516,7 +548,11 @@ fn accepted_early(sabotage: Option<Sabotage>, action: &Action) -> Option<Event> 
 
 /// [`Sabotage::Reorder`] and [`Sabotage::IgnorePrefetch`].
 fn spoil_message(sabotage: Option<Sabotage>, message: FromClient) -> FromClient {
-    let FromClient::Requests { connection, mut requests } = message else {
+    let FromClient::Requests {
+        connection,
+        mut requests,
+    } = message
+    else {
         return message;
     };
     if sabotage == Some(Sabotage::Reorder) {
@@ -540,6 +576,8 @@ pub(crate) fn encode(frame: &stomp::Frame) -> Bytes {
     let mut out = ferrymq_protocol::Output::new();
     stomp::encode(frame, stomp::Version::V1_2, &mut out);
     let mut bytes = BytesMut::new();
-    out.take_chunks().iter().for_each(|chunk| bytes.extend_from_slice(chunk));
+    out.take_chunks()
+        .iter()
+        .for_each(|chunk| bytes.extend_from_slice(chunk));
     bytes.freeze()
 }
