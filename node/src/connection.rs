@@ -85,32 +85,8 @@ pub(crate) async fn run<S>(
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
-    let outbox = Arc::new(Outbox::new(limits.budget.clone()));
-    let (to, from_leader) = mpsc::unbounded_channel();
-    if leader
-        .send(FromClient::Opened {
-            connection,
-            to,
-            outbox: outbox.clone(),
-        })
-        .is_err()
-    {
+    let Some((mut driven, from_leader)) = Driven::begin(session, connection, leader.clone(), limits) else {
         return;
-    }
-    let mut driven = Driven {
-        connection,
-        session,
-        leader: leader.clone(),
-        outbox,
-        limits,
-        input: BytesMut::with_capacity(READ_BYTES),
-        out: Output::new(),
-        chunks: VecDeque::new(),
-        unflushed: false,
-        held: Vec::new(),
-        unwritten_bytes: 0,
-        closing: None,
-        begun: Instant::now(),
     };
     let ended = driven.drive(stream, from_leader).await;
     // An error here means that the master's loop has ended, which has closed everything.
@@ -121,27 +97,66 @@ pub(crate) async fn run<S>(
     }
 }
 
-struct Driven {
+/// One connection without its socket.
+pub(crate) struct Driven {
     connection: ConnectionId,
     session: Box<dyn Session>,
     leader: LeaderHandle,
     outbox: Arc<Outbox>,
     limits: ConnectionLimits,
-    input: BytesMut,
+    pub(crate) input: BytesMut,
     out: Output,
     /// To be written.
-    chunks: VecDeque<Bytes>,
+    pub(crate) chunks: VecDeque<Bytes>,
     /// Written to the socket's layers (TLS may hold some), and not yet flushed.
     unflushed: bool,
     /// Automatic acknowledgements, to be asked once their messages are written.
     held: Vec<Request>,
     /// Message bytes that are in `chunks`.
-    unwritten_bytes: usize,
-    closing: Option<String>,
+    pub(crate) unwritten_bytes: usize,
+    pub(crate) closing: Option<String>,
     begun: Instant,
 }
 
 impl Driven {
+    /// Tells the master's loop of the connection; `None` where that has ended.
+    pub(crate) fn begin(
+        session: Box<dyn Session>,
+        connection: ConnectionId,
+        leader: LeaderHandle,
+        limits: ConnectionLimits,
+    ) -> Option<(Self, mpsc::UnboundedReceiver<ToClient>)> {
+        let outbox = Arc::new(Outbox::new(limits.budget.clone()));
+        let (to, from_leader) = mpsc::unbounded_channel();
+        let opened = FromClient::Opened {
+            connection,
+            to,
+            outbox: outbox.clone(),
+        };
+        leader.send(opened).ok()?;
+        let driven = Self {
+            connection,
+            session,
+            leader,
+            outbox,
+            limits,
+            input: BytesMut::with_capacity(READ_BYTES),
+            out: Output::new(),
+            chunks: VecDeque::new(),
+            unflushed: false,
+            held: Vec::new(),
+            unwritten_bytes: 0,
+            closing: None,
+            begun: Instant::now(),
+        };
+        Some((driven, from_leader))
+    }
+
+    /// P7: messages that were handed out before the lease ended may be with another master's consumers by now.
+    pub(crate) fn may_write(&self) -> bool {
+        self.unwritten_bytes == 0 || (self.limits.lease)()
+    }
+
     async fn drive<S>(&mut self, stream: S, mut from_leader: mpsc::UnboundedReceiver<ToClient>) -> io::Result<String>
     where
         S: AsyncRead + AsyncWrite + Unpin,
@@ -155,8 +170,7 @@ impl Driven {
             }
             let may_read = !self.session.is_paused() && !outbox.is_full(self.limits.unanswered_bytes_max);
             let is_written = self.chunks.is_empty() && !self.unflushed;
-            // P7: messages that were handed out before the lease ended may be with another master's consumers by now.
-            let may_write = self.unwritten_bytes == 0 || (self.limits.lease)();
+            let may_write = self.may_write();
             if !may_write && from_leader.is_closed() {
                 return Ok("this node is not the master any more".into());
             }
@@ -189,10 +203,7 @@ impl Driven {
                         }
                     }
                     None => {
-                        let text = "this node is not the master any more; connect again";
-                        self.session.on_failure(Refusal::new(RefusalKind::NotMaster, text), &mut self.out);
-                        self.settle();
-                        self.closing.get_or_insert_with(|| text.into());
+                        self.on_master_gone();
                     }
                 },
                 () = sleep_until(tick.unwrap_or_else(Instant::now).into()), if tick.is_some() => {
@@ -227,12 +238,21 @@ impl Driven {
         }
     }
 
-    fn on_input(&mut self) {
+    pub(crate) fn on_input(&mut self) {
         self.session.on_bytes(&mut self.input, clock::now_ms(), &mut self.out);
         self.settle();
     }
 
-    fn on_told(&mut self, told: ToClient) {
+    /// The master's loop has ended.
+    pub(crate) fn on_master_gone(&mut self) {
+        let text = "this node is not the master any more; connect again";
+        self.session
+            .on_failure(Refusal::new(RefusalKind::NotMaster, text), &mut self.out);
+        self.settle();
+        self.closing.get_or_insert_with(|| text.into());
+    }
+
+    pub(crate) fn on_told(&mut self, told: ToClient) {
         match told {
             ToClient::Replies(replies) => {
                 for (token, result) in replies {
@@ -273,7 +293,7 @@ impl Driven {
         }
     }
 
-    fn on_written(&mut self) {
+    pub(crate) fn on_written(&mut self) {
         let full = self.outbox.unwritten_bytes() >= self.limits.outbox_bytes_max / 2;
         self.outbox.written(std::mem::take(&mut self.unwritten_bytes));
         let held = std::mem::take(&mut self.held);

@@ -91,7 +91,7 @@ impl Door {
             let now = role.borrow_and_update().clone();
             match now {
                 Role::Master { .. } => {
-                    if self.serve(&mut stream).await {
+                    if self.serve(&mut stream, |session| session).await {
                         return;
                     }
                 }
@@ -143,14 +143,14 @@ impl Door {
                 let mut current = self.shared.current.clone();
                 let begun = current.wait_for(Option::is_some);
                 let _ = tokio::time::timeout(TERM_WAIT, begun).await;
-                self.serve(&mut stream).await;
+                self.serve(&mut stream, StompSession::carried).await;
             }
             _ => tracing::debug!("a carried connection ended before it began"),
         }
     }
 
     /// Runs a session with the master's loop of this node; false where there is none.
-    async fn serve<S>(&self, stream: &mut S) -> bool
+    async fn serve<S>(&self, stream: &mut S, way: impl FnOnce(StompSession) -> StompSession) -> bool
     where
         S: AsyncRead + AsyncWrite + Unpin + Send,
     {
@@ -158,7 +158,7 @@ impl Door {
             return false;
         };
         let connection = self.shared.next_connection.fetch_add(1, Ordering::Relaxed);
-        let session = Box::new(self.session(connection));
+        let session = Box::new(way(self.session(connection)));
         connection::run(stream, session, connection, current.clients, self.shared.limits.clone()).await;
         true
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 use ferrymq_protocol::{
     Output,
-    stomp::{Command, Decoder, Frame, StompLimits, Version, encode},
+    stomp::{CARRIED, Command, Decoder, Frame, StompLimits, Version, encode},
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -22,6 +22,8 @@ pub(crate) struct Socket {
     pub(crate) address: String,
     pub(crate) stream: TcpStream,
     pub(crate) decoder: Decoder,
+    /// This node is not the master, but carries us to it.
+    pub(crate) carried: bool,
     /// What came behind CONNECTED.
     pub(crate) input: BytesMut,
     /// Show that we are alive after that long without sending.
@@ -81,6 +83,7 @@ pub(crate) async fn connect(address: &str, options: &Options) -> Result<Socket, 
         address: address.to_owned(),
         stream,
         decoder,
+        carried: frame.headers.get(CARRIED) == Some("true"),
         input,
         send_every,
         silence_max,

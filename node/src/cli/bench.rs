@@ -143,6 +143,7 @@ async fn measure(args: &BenchArgs, load: &Load) -> Result<(), Failure> {
         login: args.login.clone(),
         passcode: args.passcode.clone(),
         startup_timeout: Duration::from_secs(10),
+        follow_master: args.through != Through::Any,
         ..Options::default()
     };
     let senders = FerryDriver::new(&place.produce_url, options.clone());

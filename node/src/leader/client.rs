@@ -28,6 +28,10 @@ pub(crate) struct Client {
     pub(crate) transactions: BTreeMap<String, Transaction>,
     /// Temporary queues that end with the connection.
     pub(crate) temporary: Vec<Destination>,
+    /// Acknowledgements of it that ask for no answer and have no outcome yet.
+    pub(crate) unanswered: u32,
+    /// It wants to be told once those have theirs.
+    pub(crate) leaving: Option<Token>,
     /// Requests that wait for room in the store.
     pub(crate) parked: VecDeque<Request>,
     /// Sends and commits on their way through the log, which its non-persistent messages to queues shall not overtake;
@@ -60,6 +64,8 @@ impl Client {
             opening: BTreeSet::new(),
             transactions: BTreeMap::new(),
             temporary: Vec::new(),
+            unanswered: 0,
+            leaving: None,
             parked: VecDeque::new(),
             logging: 0,
             touched: false,

@@ -32,6 +32,8 @@ pub(super) enum Pending {
         connection: ConnectionId,
         token: Option<Token>,
     },
+    /// A client that wants no answer, unless it leaves meanwhile.
+    Acknowledge { connection: ConnectionId },
     /// A consumer whose queue or subscription is being made.
     Subscribe {
         connection: ConnectionId,
@@ -42,6 +44,8 @@ pub(super) enum Pending {
     Mesh { token: u64, step: HandOver },
     /// The operator, who took back what was offered to a lost group.
     Reclaim { group: GroupId, below: TransferId },
+    /// The publishers of a topic of which another group's backlog is being made.
+    Backlog,
     /// Nobody: the effects say it all.
     Nobody,
 }
@@ -75,6 +79,10 @@ impl Leader {
             }
             Pending::PutBack { queue } => self.dispatcher.logged(queue),
             Pending::Reply { connection, token } => self.reply(connection, token, to_reply(result)),
+            Pending::Acknowledge { connection } => {
+                self.reply(connection, None, to_reply(result));
+                self.on_acknowledged(connection);
+            }
             Pending::Subscribe {
                 connection,
                 token,
@@ -89,6 +97,7 @@ impl Leader {
                     self.on_reclaimed(group, below);
                 }
             }
+            Pending::Backlog => self.bridges.backlogs_opening -= 1,
             Pending::Nobody => {}
         }
     }

@@ -93,7 +93,7 @@ impl Leader {
             Request::Abort { token, transaction } => self.abort(connection, token, &transaction),
             Request::Disconnect { token } => {
                 self.end_subscriptions(connection);
-                self.reply(connection, token, Ok(()));
+                self.leave(connection, token);
             }
         }
     }
@@ -187,14 +187,14 @@ impl Leader {
         );
     }
 
-    /// A topic that nobody has a durable subscription of, here or in another group, needs no log. With an uncertain
-    /// lease it takes the log's way all the same, which will tell (P7).
+    /// A topic that nobody has a durable subscription of, here or in another group, needs no log. While any such is being
+    /// made the log's order decides whether a message is for it; and with an uncertain lease it takes the log's way all the same, which will tell (P7).
     fn publish_at_once(&mut self, connection: ConnectionId, message: &Message) -> bool {
         let topic = message.destination.name();
         let nobody_waits = self
             .group
             .with_broker(|broker| broker.subscriptions().matching(topic).is_empty());
-        if !nobody_waits || !self.group.lease_valid() {
+        if !nobody_waits || self.bridges.backlogs_opening > 0 || !self.group.lease_valid() {
             return false;
         }
         if let Ok(stored) = StoredMessage::new(message.encode()) {
@@ -395,7 +395,10 @@ impl Leader {
         };
         match transaction {
             None if token.is_none() && !rejected => {
-                self.submit_along(command.encode(), Pending::Reply { connection, token })
+                if let Some(client) = self.clients.get_mut(&connection) {
+                    client.unanswered += 1;
+                }
+                self.submit_along(command.encode(), Pending::Acknowledge { connection })
             }
             None => self.submit(command.encode(), Pending::Reply { connection, token }),
             Some(name) => {
@@ -498,6 +501,27 @@ impl Leader {
             .unwrap_or_default();
         for subscription in subscriptions {
             self.unsubscribe(connection, subscription);
+        }
+    }
+
+    /// The receipt of a DISCONNECT says that everything before it was processed (STOMP 1.2, "DISCONNECT"); that is more
+    /// than received for acknowledgements without receipts, which may still ride along with what comes next.
+    fn leave(&mut self, connection: ConnectionId, token: Option<Token>) {
+        match self.clients.get_mut(&connection) {
+            Some(client) if client.unanswered > 0 && token.is_some() => client.leaving = token,
+            _ => self.reply(connection, token, Ok(())),
+        }
+    }
+
+    pub(super) fn on_acknowledged(&mut self, connection: ConnectionId) {
+        let Some(client) = self.clients.get_mut(&connection) else {
+            return;
+        };
+        client.unanswered -= 1;
+        if client.unanswered == 0
+            && let Some(token) = client.leaving.take()
+        {
+            self.reply(connection, Some(token), Ok(()));
         }
     }
 

@@ -25,6 +25,9 @@ mod link_error;
 mod link_hello;
 mod udp_probe;
 
+#[cfg(test)]
+mod fuzz;
+
 pub use auth::PeerAuth;
 pub use endpoint::{LinkEndpoint, LinkOptions};
 pub use frame::{FrameError, FrameReader, FrameWriter};
