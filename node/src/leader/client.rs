@@ -27,6 +27,8 @@ pub(crate) struct Client {
     pub(crate) transactions: BTreeMap<String, Transaction>,
     /// Temporary queues that end with the connection.
     pub(crate) temporary: Vec<Destination>,
+    /// Its DISCONNECT is answered when its last send is: the answer says that everything before it was done.
+    pub(crate) leaving: Option<Token>,
     /// Requests that wait for room in the store.
     pub(crate) parked: VecDeque<Request>,
     pub(crate) touched: bool,
@@ -54,6 +56,7 @@ impl Client {
             opening: BTreeSet::new(),
             transactions: BTreeMap::new(),
             temporary: Vec::new(),
+            leaving: None,
             parked: VecDeque::new(),
             touched: false,
             replies: Vec::new(),

@@ -55,6 +55,7 @@ impl Leader {
             } => {
                 self.answered(connection, bytes);
                 self.reply(connection, token, to_reply(result));
+                self.leave_if_answered(connection);
             }
             Pending::Reply { connection, token } => self.reply(connection, token, to_reply(result)),
             Pending::Subscribe {

@@ -80,7 +80,10 @@ impl Leader {
             Request::Abort { token, transaction } => self.abort(connection, token, &transaction),
             Request::Disconnect { token } => {
                 self.end_subscriptions(connection);
-                self.reply(connection, token, Ok(()));
+                if let Some(client) = self.clients.get_mut(&connection) {
+                    client.leaving = token;
+                }
+                self.leave_if_answered(connection);
             }
         }
     }
@@ -161,6 +164,16 @@ impl Leader {
     pub(super) fn answered(&mut self, connection: ConnectionId, bytes: usize) {
         if let Some(client) = self.clients.get(&connection) {
             client.outbox.answer(bytes);
+        }
+    }
+
+    /// Answers a DISCONNECT when nothing that the client sent, with a receipt or without, is under way any more.
+    pub(super) fn leave_if_answered(&mut self, connection: ConnectionId) {
+        if let Some(client) = self.clients.get_mut(&connection)
+            && client.outbox.unanswered_bytes() == 0
+        {
+            let token = client.leaving.take();
+            self.reply(connection, token, Ok(()));
         }
     }
 
