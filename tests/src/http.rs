@@ -44,6 +44,14 @@ pub fn post_at(address: SocketAddr, path: &str, body: &str) -> anyhow::Result<(u
     request(address, "POST", path, body)
 }
 
+/// `DELETE path`, anywhere.
+///
+/// # Errors
+/// As [`get`].
+pub fn delete_at(address: SocketAddr, path: &str) -> anyhow::Result<(u16, Value)> {
+    request(address, "DELETE", path, "")
+}
+
 fn request(address: SocketAddr, method: &str, path: &str, body: &str) -> anyhow::Result<(u16, Value)> {
     let mut stream = TcpStream::connect_timeout(&address, TIMEOUT)?;
     // A change such as step-down answers when it is done.

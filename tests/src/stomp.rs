@@ -126,6 +126,7 @@ pub struct Stomp {
     pub heartbeats: u64,
     /// `CONNECTED`.
     pub connected: Frame,
+    heard: Instant,
 }
 
 impl Stomp {
@@ -174,6 +175,8 @@ impl Stomp {
         let address = address.to_socket_addrs()?.next().context("no address")?;
         let stream = TcpStream::connect_timeout(&address, Duration::from_secs(3))?;
         stream.set_nodelay(true)?;
+        // A broker that is frozen takes no more when its buffers are full.
+        stream.set_write_timeout(Some(ANSWER_MAX))?;
         Ok(Self {
             stream,
             unread: Vec::new(),
@@ -181,6 +184,7 @@ impl Stomp {
             receipts: 0,
             heartbeats: 0,
             connected: Frame::default(),
+            heard: Instant::now(),
         })
     }
 
@@ -229,6 +233,11 @@ impl Stomp {
             Some(frame) => Ok(Some(frame)),
             None => self.read_frame(wait),
         }
+    }
+
+    /// Since when the broker has said nothing, not even a heart-beat.
+    pub fn silent_for(&self) -> Duration {
+        self.heard.elapsed()
     }
 
     /// The next MESSAGE.
@@ -299,7 +308,10 @@ impl Stomp {
             let mut buffer = [0u8; 64 * 1024];
             match self.stream.read(&mut buffer) {
                 Ok(0) => bail!("the broker has closed the connection"),
-                Ok(n) => self.unread.extend_from_slice(&buffer[..n]),
+                Ok(n) => {
+                    self.unread.extend_from_slice(&buffer[..n]);
+                    self.heard = Instant::now();
+                }
                 Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
                     if Instant::now() >= deadline {
                         return Ok(None);
