@@ -383,7 +383,7 @@ mod tests {
     #[test]
     fn each_breach_by_itself_is_enough() {
         let lost = sent(1..=1);
-        let invented = sent(1..=0);
+        let invented = History::default();
         invented.delivery("p", 1, false);
         let garbled = sent(1..=1);
         garbled.delivery("p", 1, false);

@@ -143,6 +143,15 @@ impl Stomp {
     /// # Errors
     /// Where nobody answers, or with an error.
     pub fn connect_with(address: &str, headers: &[(&str, &str)]) -> anyhow::Result<Self> {
+        Self::connect_within(address, headers, ANSWER_MAX)
+    }
+
+    /// As [`Stomp::connect_with`], and gives up after `wait`: a node that knows no master lets a client wait for one,
+    /// while another node may know it.
+    ///
+    /// # Errors
+    /// Where nobody answers in time, or with an error.
+    pub fn connect_within(address: &str, headers: &[(&str, &str)], wait: Duration) -> anyhow::Result<Self> {
         let mut stomp = Self::open(address)?;
         let mut frame = Frame::new("CONNECT");
         for (name, value) in headers {
@@ -154,7 +163,7 @@ impl Stomp {
             }
         }
         stomp.send(&frame)?;
-        let answer = stomp.next(ANSWER_MAX)?.context("no answer to CONNECT")?;
+        let answer = stomp.next(wait)?.context("no answer to CONNECT")?;
         if answer.command != "CONNECTED" {
             bail!(
                 "{}: {} {}",

@@ -58,6 +58,14 @@ pub const LANES: &[Lane] = &[
         kind: Kind::Flowing,
     },
     Lane {
+        name: "resting",
+        destination: "/queue/RESTING",
+        from: NORTH,
+        to: &[NORTH],
+        per_second: 30,
+        kind: Kind::Resting,
+    },
+    Lane {
         name: "south",
         destination: "/queue/SOUTH",
         from: SOUTH,
@@ -72,14 +80,6 @@ pub const LANES: &[Lane] = &[
         to: &[NORTH, SOUTH],
         per_second: 30,
         kind: Kind::Flowing,
-    },
-    Lane {
-        name: "resting",
-        destination: "/queue/RESTING",
-        from: NORTH,
-        to: &[NORTH],
-        per_second: 30,
-        kind: Kind::Resting,
     },
     Lane {
         name: "ledger",
@@ -124,7 +124,12 @@ pub struct Load {
 impl Load {
     /// Connects consumers and producers, which are paused.
     pub fn start(mesh: &Mesh) -> Self {
-        let flows = LANES.iter().map(|lane| Flow::start(lane, mesh)).collect();
+        // Some producers begin at a master, some at slaves.
+        let flows = LANES
+            .iter()
+            .enumerate()
+            .map(|(at, lane)| Flow::start(lane, at, mesh))
+            .collect();
         Self { flows }
     }
 
@@ -208,7 +213,7 @@ impl Lane {
 }
 
 impl Flow {
-    fn start(lane: &'static Lane, mesh: &Mesh) -> Self {
+    fn start(lane: &'static Lane, first: usize, mesh: &Mesh) -> Self {
         let count = if lane.kind == Kind::Topic { lane.to.len() } else { 1 };
         let histories: Vec<Arc<History>> = (0..count).map(|_| Arc::default()).collect();
         let sending = Sending {
@@ -231,9 +236,12 @@ impl Flow {
             .enumerate()
             .map(|(at, group)| (*group, wanting(at)))
             .collect();
+        let mut addresses = mesh.groups[lane.from].addresses();
+        let first = first % addresses.len();
+        addresses.rotate_left(first);
         let mut flow = Self {
             lane,
-            producer: Stream::produce(mesh.groups[lane.from].addresses(), sending),
+            producer: Stream::produce(addresses, sending),
             histories,
             consumers: Vec::new(),
             wantings,

@@ -160,12 +160,12 @@ fn longest_pause(field: &Field, strikes: &[Strike], from: Instant, to: Instant) 
         let mut struck = strikes.iter().map(|strike| strike.scenario.whom.group());
         struck.any(|its| its.is_none_or(|its| its == group))
     };
-    let flowing = field
+    let sending = field
         .load
         .flows
         .iter()
-        .filter(|flow| flow.lane.kind == Kind::Flowing && is_struck(flow.lane.from));
-    let gaps = flowing
+        .filter(|flow| matches!(flow.lane.kind, Kind::Flowing | Kind::Resting) && is_struck(flow.lane.from));
+    let gaps = sending
         .flat_map(|flow| &flow.histories)
         .map(|history| history.longest_gaps(from, to).0);
     gaps.max().unwrap_or_default()

@@ -33,7 +33,7 @@ pub enum Meanwhile {
 
 /// Longest pause of sends where they must go on. The budget (DESIGN §5) is 1.5 s; this is a bound for an unoptimised
 /// build on a loaded machine.
-pub const PAUSE_MAX: Duration = Duration::from_secs(10);
+pub const PAUSE_MAX: Duration = Duration::from_secs(8);
 
 impl Scenario {
     /// A fault under which sends go on and no node ends by itself.

@@ -23,6 +23,8 @@ const WINDOW: usize = 100;
 const PREFETCH: u32 = 50;
 /// Pause before the next address, so that a group without a master isn't flooded.
 const RETRY: Duration = Duration::from_millis(20);
+/// How long a broker may take to let a client in; then the next one is tried.
+const CONNECT_MAX: Duration = Duration::from_secs(2);
 /// How long a transaction's receipt is waited for, or the answer to a farewell.
 const ANSWER_MAX: Duration = Duration::from_secs(4);
 /// How often a broker shall show that it lives.
@@ -177,7 +179,7 @@ impl Producer {
     }
 
     fn send_over(&mut self, address: &str, told: &Told) -> anyhow::Result<()> {
-        let mut stomp = Stomp::connect_with(address, &[HEART_BEAT])?;
+        let mut stomp = Stomp::connect_within(address, &[HEART_BEAT], CONNECT_MAX)?;
         for &number in &self.unreceipted {
             stomp.send(&self.numbered(number).with("receipt", number))?;
         }
@@ -212,7 +214,7 @@ impl Producer {
     }
 
     fn commit_over(&mut self, address: &str, told: &Told) -> anyhow::Result<()> {
-        let mut stomp = Stomp::connect_with(address, &[HEART_BEAT])?;
+        let mut stomp = Stomp::connect_within(address, &[HEART_BEAT], CONNECT_MAX)?;
         while !told.stop.load(Ordering::Relaxed) {
             let now = Instant::now();
             told.under_way.store(1, Ordering::SeqCst);
@@ -291,7 +293,7 @@ pub fn body(producer: &str, number: u64, size: usize) -> Vec<u8> {
 fn consume_over(address: &str, wanting: &Wanting, told: &Told) -> anyhow::Result<()> {
     let client = wanting.durable.as_ref().map(|name| ("client-id", &**name));
     let headers: Vec<(&str, &str)> = client.into_iter().chain([HEART_BEAT]).collect();
-    let mut stomp = Stomp::connect_with(address, &headers)?;
+    let mut stomp = Stomp::connect_within(address, &headers, CONNECT_MAX)?;
     let mut subscribe = Frame::subscribe("s", &wanting.destination, "client-individual");
     if let Some(name) = &wanting.durable {
         subscribe = subscribe.with("activemq.subscriptionName", name);

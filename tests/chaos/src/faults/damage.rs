@@ -43,8 +43,8 @@ pub enum Region {
     EntryChecksums,
     /// The payload of the newest record.
     LastRecord,
-    /// A cell: the vote, and what else the node must not forget.
-    Cell,
+    /// The newest vote; where none has been written since the last segment began, the newest cell of another kind.
+    Vote,
     /// The first record of the newest segment: watermarks and the list of segments.
     Head,
     /// The outline of a sealed segment.
@@ -71,6 +71,10 @@ pub enum How {
 const SEGMENT_HEADER_BYTES: usize = 64;
 const RECORD_HEADER_BYTES: usize = 36;
 const TRAILER_BYTES: usize = 16;
+/// Where a cell's record has its key.
+const CELL_KEY_AT: usize = 17;
+/// The key of the vote (`node/replication/src/log_store.rs`).
+const VOTE: u8 = 1;
 const BLOCK_BYTES: usize = 4096;
 /// How long the files that a fault needs may take to come to be.
 const FILES_MAX: Duration = Duration::from_secs(40);
@@ -201,11 +205,14 @@ impl Region {
             Self::EntryHeader => Some(middle()?.at + 30),
             Self::EntryBody => middle().map(body),
             Self::EntryChecksums => Some(middle()?.at + 5),
-            Self::LastRecord => of(kind::ENTRY).last().map(body),
-            Self::Cell => of(kind::CELL).last().map(body),
+            Self::LastRecord => of(kind::ENTRY).next_back().map(body),
+            Self::Vote => {
+                let votes = of(kind::CELL).filter(|record| bytes[record.at + CELL_KEY_AT] == VOTE);
+                votes.last().or_else(|| of(kind::CELL).next_back()).map(body)
+            }
             Self::Head => of(kind::HEAD).next().map(body),
-            Self::Seal => of(kind::SEAL).last().map(body),
-            Self::Trailer => of(kind::SEAL).last().map(|_| bytes.len() - TRAILER_BYTES / 2),
+            Self::Seal => of(kind::SEAL).next_back().map(body),
+            Self::Trailer => of(kind::SEAL).next_back().map(|_| bytes.len() - TRAILER_BYTES / 2),
             Self::State => None,
         }
     }

@@ -33,7 +33,7 @@ const SEGMENT_HEADER: Damage = found(SegmentHeader, Flip);
 const ENTRY_HEADER: Damage = found(EntryHeader, Flip);
 const ENTRY_BODY: Damage = found(EntryBody, Flip);
 const ENTRY_CHECKSUMS: Damage = found(EntryChecksums, Flip);
-const CELL: Damage = harmless_or_found(Cell, Flip);
+const VOTE: Damage = harmless_or_found(Vote, Flip);
 const HEAD: Damage = found(Head, Flip);
 const SEAL: Damage = harmless_or_found(Seal, Flip);
 const TRAILER: Damage = harmless_or_found(Trailer, Flip);
@@ -60,8 +60,8 @@ pub const SCENARIOS: &[Scenario] = &[
     slave("flip-entry-body", &ENTRY_BODY),
     master("flip-entry-body-of-a-master", &ENTRY_BODY),
     slave("flip-entry-checksums", &ENTRY_CHECKSUMS),
-    slave("flip-vote", &CELL),
-    master("flip-vote-of-a-master", &CELL),
+    slave("flip-vote", &VOTE),
+    master("flip-vote-of-a-master", &VOTE),
     slave("flip-head-record", &HEAD),
     slave("flip-seal", &SEAL),
     slave("flip-trailer", &TRAILER),

@@ -59,6 +59,13 @@ const DISORDERED: Packets = packets(
 pub const SCENARIOS: &[Scenario] = &[
     Scenario::new("cut-off-north-master", &GROUP_BOTH, Whom::Master(NORTH), 3_000),
     Scenario::new("cut-off-south-master", &GROUP_BOTH, Whom::Master(SOUTH), 3_000),
+    // Longer than clients may be kept waiting by a master that hears nobody.
+    Scenario::new(
+        "cut-off-north-master-for-long",
+        &GROUP_BOTH,
+        Whom::Master(NORTH),
+        10_000,
+    ),
     Scenario::new("cut-off-north-slave", &GROUP_BOTH, Whom::Slave(NORTH), 2_000),
     Scenario::new("mute-north-master", &GROUP_MUTE, Whom::Master(NORTH), 3_000),
     Scenario::new("deaf-north-master", &GROUP_DEAF, Whom::Master(NORTH), 3_000),
