@@ -207,8 +207,8 @@ impl Region {
             Self::EntryChecksums => Some(middle()?.at + 5),
             Self::LastRecord => of(kind::ENTRY).next_back().map(body),
             Self::Vote => {
-                let votes = of(kind::CELL).filter(|record| bytes[record.at + CELL_KEY_AT] == VOTE);
-                votes.last().or_else(|| of(kind::CELL).next_back()).map(body)
+                let mut votes = of(kind::CELL).filter(|record| bytes[record.at + CELL_KEY_AT] == VOTE);
+                votes.next_back().or_else(|| of(kind::CELL).next_back()).map(body)
             }
             Self::Head => of(kind::HEAD).next().map(body),
             Self::Seal => of(kind::SEAL).next_back().map(body),
