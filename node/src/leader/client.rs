@@ -33,7 +33,7 @@ pub(crate) struct Client {
     pub(crate) temporary: Vec<Destination>,
     /// Acknowledgements of it that ask for no answer and have no outcome yet.
     pub(crate) unanswered: u32,
-    /// It wants to be told once those have theirs.
+    /// Its DISCONNECT is answered when those and its last send are: the answer says that everything before it was done.
     pub(crate) leaving: Option<Token>,
     /// Requests that wait for room in the store.
     pub(crate) parked: VecDeque<Request>,

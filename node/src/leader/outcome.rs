@@ -72,6 +72,7 @@ impl Leader {
                     self.dispatcher.logged(queue);
                 }
                 self.reply(connection, token, to_reply(result));
+                self.leave_if_answered(connection);
             }
             Pending::Commit { connection, token } => {
                 self.answered(connection, 0, true);

@@ -94,7 +94,10 @@ impl Leader {
             Request::Abort { token, transaction } => self.abort(connection, token, &transaction),
             Request::Disconnect { token } => {
                 self.end_subscriptions(connection);
-                self.leave(connection, token);
+                if let Some(client) = self.clients.get_mut(&connection) {
+                    client.leaving = token;
+                }
+                self.leave_if_answered(connection);
             }
         }
     }
@@ -211,6 +214,19 @@ impl Leader {
         if let Some(client) = self.clients.get_mut(&connection) {
             client.outbox.answer(bytes);
             client.logging -= usize::from(logging);
+        }
+    }
+
+    /// Answers a DISCONNECT when nothing that the client sent, with a receipt or without, is under way any more. STOMP 1.2
+    /// promises that to clients that have asked for a receipt of everything; to those that have asked for this one alone
+    /// it is the only word they get.
+    pub(super) fn leave_if_answered(&mut self, connection: ConnectionId) {
+        if let Some(client) = self.clients.get_mut(&connection)
+            && client.unanswered == 0
+            && client.outbox.unanswered_bytes() == 0
+            && let Some(token) = client.leaving.take()
+        {
+            self.reply(connection, Some(token), Ok(()));
         }
     }
 
@@ -537,25 +553,11 @@ impl Leader {
         }
     }
 
-    /// The receipt of a DISCONNECT says that everything before it was processed (STOMP 1.2, "DISCONNECT"); that is more
-    /// than received for acknowledgements without receipts, which may still ride along with what comes next.
-    fn leave(&mut self, connection: ConnectionId, token: Option<Token>) {
-        match self.clients.get_mut(&connection) {
-            Some(client) if client.unanswered > 0 && token.is_some() => client.leaving = token,
-            _ => self.reply(connection, token, Ok(())),
-        }
-    }
-
     pub(super) fn on_acknowledged(&mut self, connection: ConnectionId) {
-        let Some(client) = self.clients.get_mut(&connection) else {
-            return;
-        };
-        client.unanswered -= 1;
-        if client.unanswered == 0
-            && let Some(token) = client.leaving.take()
-        {
-            self.reply(connection, Some(token), Ok(()));
+        if let Some(client) = self.clients.get_mut(&connection) {
+            client.unanswered -= 1;
         }
+        self.leave_if_answered(connection);
     }
 
     pub(super) fn on_closed(&mut self, connection: ConnectionId) {
