@@ -1,13 +1,13 @@
 //! What the console and the command line see of this node, and what they may do to it.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use ferrymq_console::{Answer, Health, NewMember, Refusal, RefusalKind, Source};
 use ferrymq_replication::{Group, NodeAddress, Role};
 use serde_json::{Value, json};
 use tokio::sync::{oneshot, watch};
 
-use crate::{footprint::Footprint, leader::Ask, mesh::DiscoveryView, terms::Current};
+use crate::{footprint::Footprint, leader::Ask, load::Load, mesh::DiscoveryView, places::Places, terms::Current};
 
 /// A slave that has not heard its master for so long is cut off: clients are better served elsewhere.
 const MASTER_SILENT_MS_MAX: u64 = 3_000;
@@ -19,15 +19,35 @@ pub(crate) struct NodeSource {
     group: Group,
     current: watch::Receiver<Option<Current>>,
     discovery: DiscoveryView,
+    load: Arc<Load>,
+    places: Places,
 }
 
 impl NodeSource {
-    pub(crate) fn new(group: Group, current: watch::Receiver<Option<Current>>, discovery: DiscoveryView) -> Self {
+    pub(crate) fn new(
+        group: Group,
+        current: watch::Receiver<Option<Current>>,
+        discovery: DiscoveryView,
+        load: Arc<Load>,
+        places: Places,
+    ) -> Self {
         Self {
             group,
             current,
             discovery,
+            load,
+            places,
         }
+    }
+
+    /// What clients make this node bear, and what was done about it.
+    fn clients(&self) -> Value {
+        let mut clients = self.load.to_json();
+        let (taken, strangers) = self.places.taken();
+        clients["connections"] = json!(taken);
+        clients["connections_max"] = json!(self.places.connections_max());
+        clients["not_logged_in"] = json!(strangers);
+        clients
     }
 
     async fn ask_leader(&self) -> Option<Value> {
@@ -44,9 +64,13 @@ impl NodeSource {
             // What this process costs, from its start.
             "cpu_seconds": footprint.cpu_seconds,
             "rss_bytes": footprint.rss_bytes,
+            "rss_peak_bytes": footprint.rss_peak_bytes,
+            "open_files": footprint.open_files,
+            "open_files_max": footprint.open_files_max,
             "journal_bytes_written": group.journal.get("bytes_written"),
             "group": serde_json::to_value(group).unwrap_or_default(),
             "discovery": self.discovery.to_json(),
+            "clients": self.clients(),
             // Only the master knows clients, queues' consumers and links.
             "master": self.ask_leader().await,
         })

@@ -4,7 +4,7 @@
 //! node becomes master; then the client is disconnected, so that it connects again and resends what has no receipt.
 
 use std::{
-    net::SocketAddr,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -20,13 +20,14 @@ use ferrymq_protocol::{
 use ferrymq_replication::{NodeAddress, NodeId, Role};
 use ferrymq_transport::{PeerAuth, PeerStream, Purpose};
 use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, copy},
     net::TcpStream,
     sync::watch,
 };
 
 use crate::{
     connection::{self, ConnectionLimits},
+    places::{Place, Places},
     terms::Current,
 };
 
@@ -52,6 +53,7 @@ struct Shared {
     role: watch::Receiver<Role>,
     auth: PeerAuth,
     limits: ConnectionLimits,
+    places: Places,
     stomp: StompLimits,
     /// Unique for each start of each node: the head of message ids.
     session_prefix: String,
@@ -64,6 +66,7 @@ impl Door {
         role: watch::Receiver<Role>,
         auth: PeerAuth,
         limits: ConnectionLimits,
+        places: Places,
         stomp: StompLimits,
         session_prefix: String,
     ) -> Self {
@@ -74,6 +77,7 @@ impl Door {
                 role,
                 auth,
                 limits,
+                places,
                 stomp,
                 session_prefix,
                 next_connection,
@@ -81,8 +85,20 @@ impl Door {
         }
     }
 
-    /// Takes a client in, from its first byte to its last.
-    pub(crate) async fn enter(&self, mut stream: TcpStream, from: SocketAddr) {
+    /// The places for clients, those of this port and those whom other nodes carry here.
+    pub(crate) fn places(&self) -> &Places {
+        &self.shared.places
+    }
+
+    /// Takes a client in, from its first byte to its last, or until its place is given to somebody else.
+    pub(crate) async fn enter(&self, stream: TcpStream, from: SocketAddr, place: Place) {
+        tokio::select! {
+            () = self.serve_or_carry(stream, from, &place) => {}
+            () = place.lost() => tracing::debug!(%from, "a client that had not logged in has lost its place"),
+        }
+    }
+
+    async fn serve_or_carry(&self, mut stream: TcpStream, from: SocketAddr, place: &Place) {
         let deadline = tokio::time::Instant::now() + MASTER_WAIT;
         let mut role = self.shared.role.clone();
         let mut current = self.shared.current.clone();
@@ -91,7 +107,7 @@ impl Door {
             let now = role.borrow_and_update().clone();
             match now {
                 Role::Master { .. } => {
-                    if self.serve(&mut stream).await {
+                    if self.serve(&mut stream, place).await {
                         return;
                     }
                 }
@@ -100,7 +116,7 @@ impl Door {
                     ..
                 } => tokio::select! {
                     dialled = self.dial(node, &address, from) => match dialled {
-                        Ok(carrier) => return self.carry(stream, carrier, node).await,
+                        Ok(carrier) => return self.carry(stream, carrier, node, place).await,
                         Err(error) => {
                             tracing::debug!(%from, node, %error, "the master cannot be reached for a client");
                         }
@@ -134,23 +150,30 @@ impl Door {
         let head = async {
             stream.read_exact(&mut len).await?;
             let len = usize::from(len[0]).min(CLIENT_ADDRESS_BYTES_MAX);
-            stream.read_exact(&mut address[..len]).await
+            stream.read_exact(&mut address[..len]).await?;
+            std::io::Result::Ok(client_address(&address[..len]))
         };
         match tokio::time::timeout(DIAL_TIMEOUT, head).await {
-            Ok(Ok(_)) => {
+            Ok(Ok(from)) => {
+                let Ok(place) = self.shared.places.enter(from) else {
+                    return;
+                };
                 // A slave hears of a new master before that has applied what it must know to act. An error means that
                 // this node ends.
                 let mut current = self.shared.current.clone();
                 let begun = current.wait_for(Option::is_some);
                 let _ = tokio::time::timeout(TERM_WAIT, begun).await;
-                self.serve(&mut stream).await;
+                tokio::select! {
+                    _ = self.serve(&mut stream, &place) => {}
+                    () = place.lost() => tracing::debug!(%from, "a carried client has lost its place"),
+                }
             }
             _ => tracing::debug!("a carried connection ended before it began"),
         }
     }
 
     /// Runs a session with the master's loop of this node; false where there is none.
-    async fn serve<S>(&self, stream: &mut S) -> bool
+    async fn serve<S>(&self, stream: &mut S, place: &Place) -> bool
     where
         S: AsyncRead + AsyncWrite + Unpin + Send,
     {
@@ -159,7 +182,8 @@ impl Door {
         };
         let connection = self.shared.next_connection.fetch_add(1, Ordering::Relaxed);
         let session = Box::new(self.session(connection));
-        connection::run(stream, session, connection, current.clients, self.shared.limits.clone()).await;
+        let limits = self.shared.limits.clone();
+        connection::run(stream, session, connection, current.clients, limits, place).await;
         true
     }
 
@@ -183,7 +207,7 @@ impl Door {
     }
 
     /// Passes bytes until either side ends or the master changes.
-    async fn carry(&self, mut stream: TcpStream, mut carrier: PeerStream, master: NodeId) {
+    async fn carry(&self, stream: TcpStream, carrier: PeerStream, master: NodeId, place: &Place) {
         let mut role = self.shared.role.clone();
         let changed = async {
             let same = |role: &Role| matches!(role, Role::Slave { master: Some((node, _)), .. } if *node == master);
@@ -191,7 +215,7 @@ impl Door {
             let _ = role.wait_for(|role| !same(role)).await;
         };
         tokio::select! {
-            _ = tokio::io::copy_bidirectional(&mut stream, &mut carrier) => {}
+            _ = pass_on(stream, carrier, place) => {}
             () = changed => tracing::debug!(master, "a carried client is disconnected: the master has changed"),
         }
     }
@@ -215,4 +239,30 @@ impl Door {
         }
         let _ = stream.shutdown().await;
     }
+}
+
+/// Passes bytes both ways until both sides have ended. The master answers nobody but clients that it lets in, and those
+/// that it ends; so its first word settles the client here, too.
+async fn pass_on(mut stream: TcpStream, mut carrier: PeerStream, place: &Place) -> std::io::Result<()> {
+    let (mut from_client, mut to_client) = stream.split();
+    let (mut from_master, mut to_master) = tokio::io::split(&mut carrier);
+    let there = async {
+        copy(&mut from_client, &mut to_master).await?;
+        to_master.shutdown().await
+    };
+    let back = async {
+        let mut first = [0; 1024];
+        let len = from_master.read(&mut first).await?;
+        place.settle();
+        to_client.write_all(&first[..len]).await?;
+        copy(&mut from_master, &mut to_client).await?;
+        to_client.shutdown().await
+    };
+    tokio::try_join!(there, back).map(|_| ())
+}
+
+/// The client's own address as a slave tells it; unknown where that makes no sense.
+fn client_address(text: &[u8]) -> IpAddr {
+    let address = std::str::from_utf8(text).ok().and_then(|text| text.parse().ok());
+    address.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |address: SocketAddr| address.ip())
 }

@@ -2,12 +2,15 @@
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
-use tokio::{net::TcpListener, sync::Semaphore};
+use ferrymq_transport::Throttle;
+use tokio::net::TcpListener;
 
-use crate::door::Door;
+use crate::{door::Door, load::Load, places::NoPlace};
 
 /// Pause after an accept that failed: without it a node that is out of file descriptors would spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// A flood shall not fill the log.
+const LOG_PERIOD: Duration = Duration::from_secs(1);
 
 /// Binds a client port.
 ///
@@ -26,20 +29,32 @@ pub(crate) async fn bind(name: &str, address: SocketAddr) -> anyhow::Result<TcpL
 }
 
 /// Accepts connections for ever.
-pub(crate) async fn serve(listener: TcpListener, door: Door, connections_max: usize) {
-    let places = Arc::new(Semaphore::new(connections_max));
+pub(crate) async fn serve(listener: TcpListener, door: Door, load: Arc<Load>) {
+    let (failed, refused) = (Throttle::new(LOG_PERIOD), Throttle::new(LOG_PERIOD));
     loop {
         let (stream, from) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
-                tracing::warn!(%error, "a connection could not be accepted");
+                load.counts.accept_errors.add();
+                if let Some(suppressed) = failed.pass() {
+                    tracing::warn!(%error, suppressed, "a connection could not be accepted");
+                }
                 tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
             }
         };
-        let Ok(place) = places.clone().try_acquire_owned() else {
-            tracing::warn!(%from, connections_max, "a connection is refused: there are too many (see [limits] connections)");
-            continue;
+        let place = match door.places().enter(from.ip()) {
+            Ok(place) => place,
+            Err(why) => {
+                if let Some(suppressed) = refused.pass() {
+                    let key = match why {
+                        NoPlace::Full => "connections",
+                        NoPlace::Address => "connections_per_address",
+                    };
+                    tracing::warn!(%from, suppressed, "a connection is refused: there are too many (see [limits] {key})");
+                }
+                continue;
+            }
         };
         // Without it, the last part of a frame waits for the acknowledgement of the part before.
         if let Err(error) = stream.set_nodelay(true) {
@@ -47,9 +62,6 @@ pub(crate) async fn serve(listener: TcpListener, door: Door, connections_max: us
             continue;
         }
         let door = door.clone();
-        tokio::spawn(async move {
-            door.enter(stream, from).await;
-            drop(place);
-        });
+        tokio::spawn(async move { door.enter(stream, from, place).await });
     }
 }

@@ -27,6 +27,7 @@ pub struct NodeProcess {
     data: PathBuf,
     log: PathBuf,
     environment: Vec<(String, String)>,
+    open_files_max: Option<u64>,
     /// The network namespace that it runs in, if any.
     pub(crate) namespace: Option<String>,
     child: Option<Child>,
@@ -48,6 +49,7 @@ impl NodeProcess {
             data: data.to_owned(),
             log,
             environment: Vec::new(),
+            open_files_max: None,
             namespace: None,
             child: None,
         }
@@ -76,6 +78,11 @@ impl NodeProcess {
     /// The next starts get no variables but those of the test itself.
     pub fn clear_environment(&mut self) {
         self.environment.clear();
+    }
+
+    /// The next starts have so many file descriptors.
+    pub fn set_open_files_max(&mut self, files: u64) {
+        self.open_files_max = Some(files);
     }
 
     /// The process's number while it runs.
@@ -111,7 +118,18 @@ impl NodeProcess {
             .expect("a log can be written");
         let also: File = log.try_clone().expect("a file handle can be doubled");
         let mut command = match &self.namespace {
-            None => Command::new(binary::ferrymq()),
+            None => match self.open_files_max {
+                None => Command::new(binary::ferrymq()),
+                Some(files) => {
+                    // The shell becomes the program, so the process is the same.
+                    let mut command = Command::new("sh");
+                    command
+                        .arg("-c")
+                        .arg(format!("ulimit -n {files} && exec \"$0\" \"$@\""))
+                        .arg(binary::ferrymq());
+                    command
+                }
+            },
             Some(namespace) => {
                 // It becomes the program, so the process is the same.
                 let mut command = Command::new("ip");

@@ -6,7 +6,7 @@ use ferrymq_broker::{Acknowledge, Broker, Command, Effect, Queue, QueueId, Queue
 use ferrymq_message::Destination;
 
 use crate::{
-    Action, Bodies, Bridge, Consumer, ConsumerId, Target,
+    Action, Bodies, Bridge, ConnectionId, Consumer, ConsumerId, Target,
     queue::{Flight, QueueDispatch},
     surroundings::Surroundings,
 };
@@ -58,6 +58,8 @@ pub struct Dispatcher {
     limits: Limits,
     queues: BTreeMap<QueueId, QueueDispatch>,
     consumers: BTreeMap<ConsumerId, Consumer>,
+    /// The same by connection: whose outbox has room again.
+    by_connection: BTreeSet<(ConnectionId, ConsumerId)>,
     /// Queues where something can be done.
     dirty: BTreeSet<QueueId>,
     /// Queues whose demand may have changed since it was last asked for.
@@ -80,9 +82,8 @@ impl Dispatcher {
     /// A consumer comes. Its queue must be there.
     pub fn add_consumer(&mut self, id: ConsumerId, consumer: Consumer) {
         let queue = self.touch(consumer.queue);
-        queue.consumers.push(id, consumer.priority);
-        queue.idle_since_ms = None;
-        queue.rescan();
+        queue.add(id, &consumer);
+        self.by_connection.insert((consumer.connection, id));
         self.consumers.insert(id, consumer);
     }
 
@@ -90,8 +91,9 @@ impl Dispatcher {
     /// dead letter queue: a consumer with a large prefetch that comes and goes has not rejected anything.
     pub fn remove_consumer(&mut self, id: ConsumerId, counted: bool) -> Option<Command> {
         let consumer = self.consumers.remove(&id)?;
+        self.by_connection.remove(&(consumer.connection, id));
         let queue = self.touch_known(consumer.queue)?;
-        queue.consumers.remove(id);
+        queue.remove(id, &consumer);
         if consumer.exclusive {
             // Others may want what the exclusive one did not.
             queue.rescan();
@@ -204,12 +206,12 @@ impl Dispatcher {
     }
 
     /// Something changed outside (an outbox has room again): look at the connection's queues.
-    pub fn poke(&mut self, connection: crate::ConnectionId) {
+    pub fn poke(&mut self, connection: ConnectionId) {
         let queues: Vec<QueueId> = self
-            .consumers
-            .values()
-            .filter(|c| c.connection == connection)
-            .map(|c| c.queue)
+            .by_connection
+            .range((connection, 0)..=(connection, ConsumerId::MAX))
+            .filter_map(|(_, id)| self.consumers.get(id))
+            .map(|consumer| consumer.queue)
             .collect();
         for queue in queues {
             self.touch(queue);

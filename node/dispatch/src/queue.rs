@@ -12,7 +12,7 @@ use ferrymq_broker::{Acknowledge, Command, Consuming, Expire, Offer, Queue, Queu
 use foldhash::fast::FixedState;
 
 use crate::{
-    Action, Bridge, ConsumerId, Limits,
+    Action, Bridge, Consumer, ConsumerId, Limits,
     surroundings::{Lazy, Surroundings},
     turns::Turns,
 };
@@ -55,6 +55,11 @@ enum Consumption {
 #[derive(Debug, Default)]
 pub(crate) struct QueueDispatch {
     pub(crate) consumers: Turns,
+    /// How many of them have a selector, are browsers, are exclusive: most queues have none of these, and shall not walk
+    /// over all consumers to find that out.
+    selective: usize,
+    browsing: usize,
+    exclusive: usize,
     pub(crate) bridges: Vec<Bridge>,
     pub(crate) flights: HashMap<u64, Flight, FixedState>,
     waiting: BTreeSet<u64>,
@@ -103,6 +108,25 @@ enum Choice {
 }
 
 impl QueueDispatch {
+    /// A consumer comes.
+    pub(crate) fn add(&mut self, id: ConsumerId, consumer: &Consumer) {
+        self.consumers.push(id, consumer.priority);
+        self.selective += usize::from(consumer.selector.is_some());
+        self.browsing += usize::from(consumer.browser);
+        self.exclusive += usize::from(consumer.exclusive);
+        self.idle_since_ms = None;
+        self.rescan();
+    }
+
+    /// A consumer goes. The queue may have been deleted and looked at since it came, so that it is not here.
+    pub(crate) fn remove(&mut self, id: ConsumerId, consumer: &Consumer) {
+        if self.consumers.remove(id) {
+            self.selective -= usize::from(consumer.selector.is_some());
+            self.browsing -= usize::from(consumer.browser);
+            self.exclusive -= usize::from(consumer.exclusive);
+        }
+    }
+
     /// Looks at everything again, because somebody came who may want what others did not.
     pub(crate) fn rescan(&mut self) {
         self.cursor = 0;
@@ -205,7 +229,7 @@ impl QueueDispatch {
             return browse_more;
         }
         let mut taken = Taken::default();
-        let selective = self.is_selective(&around);
+        let selective = self.is_selective();
         let sole = self.sole_consumer(&around);
         // Without selectors the cursor remembers it all.
         let mut position = if selective {
@@ -238,12 +262,8 @@ impl QueueDispatch {
     }
 
     /// True where a look may mean that a message is read and decoded.
-    fn is_selective(&self, around: &Surroundings<'_>) -> bool {
-        self.bridges.iter().any(|bridge| !bridge.selectors.is_empty())
-            || self
-                .consumers
-                .iter()
-                .any(|id| around.consumers.get(&id).is_some_and(|c| c.selector.is_some()))
+    fn is_selective(&self) -> bool {
+        self.selective > 0 || self.bridges.iter().any(|bridge| !bridge.selectors.is_empty())
     }
 
     /// The first message from this position on that may be looked at.
@@ -381,6 +401,9 @@ impl QueueDispatch {
     /// The exclusive consumer that is served while it is there: of several the one of the highest priority, and of
     /// these the oldest (ActiveMQ: `QueueDispatchSelector`).
     fn sole_consumer(&self, around: &Surroundings<'_>) -> Option<ConsumerId> {
+        if self.exclusive == 0 {
+            return None;
+        }
         let exclusive = self.consumers.iter().filter_map(|id| {
             let consumer = around.consumers.get(&id)?;
             (consumer.exclusive && !consumer.browser).then_some((Reverse(consumer.priority), id))
@@ -391,6 +414,9 @@ impl QueueDispatch {
     /// Browsers see each message once and take nothing. Returns how many of the consumers are browsers, and whether there
     /// is more to look at than one round may.
     fn browse(&mut self, around: &mut Surroundings<'_>, out: &mut Vec<Action>) -> (usize, bool) {
+        if self.browsing == 0 {
+            return (0, false);
+        }
         let mut more = false;
         let browsers: Vec<ConsumerId> = self
             .consumers

@@ -29,9 +29,14 @@ pub(crate) struct Client {
     pub(crate) temporary: Vec<Destination>,
     /// Requests that wait for room in the store.
     pub(crate) parked: VecDeque<Request>,
+    /// Sends among them of whose outcome the client wants to hear nothing.
+    pub(crate) parked_unheard: usize,
+    /// What each subscription counts for the node, in bytes.
+    pub(crate) kept: BTreeMap<u32, usize>,
     pub(crate) touched: bool,
     replies: Vec<(Token, Result<(), Refusal>)>,
     deliveries: Vec<Delivery>,
+    charged_bytes: usize,
 }
 
 /// Sends and acknowledgements that wait for their commit.
@@ -42,6 +47,8 @@ pub(crate) struct Transaction {
     /// What comes back if it is aborted.
     pub(crate) acknowledged: Vec<(QueueId, Vec<u64>)>,
     pub(crate) bytes: usize,
+    /// What it counts for the node, in bytes.
+    pub(crate) kept: usize,
 }
 
 impl Client {
@@ -55,9 +62,12 @@ impl Client {
             transactions: BTreeMap::new(),
             temporary: Vec::new(),
             parked: VecDeque::new(),
+            parked_unheard: 0,
+            kept: BTreeMap::new(),
             touched: false,
             replies: Vec::new(),
             deliveries: Vec::new(),
+            charged_bytes: 0,
         }
     }
 
@@ -77,10 +87,11 @@ impl Client {
         }
     }
 
-    /// The delivery's bytes are counted in the outbox already.
-    pub(crate) fn deliver(&mut self, delivery: Delivery) {
+    /// The delivery's bytes are counted in the outbox already, as `charged_bytes`.
+    pub(crate) fn deliver(&mut self, delivery: Delivery, charged_bytes: usize) {
         self.flush_replies();
         self.deliveries.push(delivery);
+        self.charged_bytes += charged_bytes;
     }
 
     /// A browser has seen everything.
@@ -109,7 +120,10 @@ impl Client {
 
     fn flush_deliveries(&mut self) {
         if !self.deliveries.is_empty() {
-            let _ = self.to.send(ToClient::Deliveries(std::mem::take(&mut self.deliveries)));
+            let _ = self.to.send(ToClient::Deliveries {
+                deliveries: std::mem::take(&mut self.deliveries),
+                charged_bytes: std::mem::take(&mut self.charged_bytes),
+            });
         }
     }
 }

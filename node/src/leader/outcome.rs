@@ -23,6 +23,12 @@ pub(super) enum Pending {
         connection: ConnectionId,
         token: Option<Token>,
     },
+    /// A client whose transaction held so many bytes.
+    Commit {
+        connection: ConnectionId,
+        token: Option<Token>,
+        kept: usize,
+    },
     /// A consumer whose queue or subscription is being made.
     Subscribe {
         connection: ConnectionId,
@@ -57,6 +63,14 @@ impl Leader {
                 self.reply(connection, token, to_reply(result));
             }
             Pending::Reply { connection, token } => self.reply(connection, token, to_reply(result)),
+            Pending::Commit {
+                connection,
+                token,
+                kept,
+            } => {
+                self.let_transaction_go(connection, kept);
+                self.reply(connection, token, to_reply(result));
+            }
             Pending::Subscribe {
                 connection,
                 token,

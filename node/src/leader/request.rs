@@ -1,8 +1,8 @@
 //! What clients ask for: each request becomes a command, a change of the dispatcher, or a refusal.
 
-use ferrymq_broker::{Command, DeleteDestination, Owner, QueueId, Subscribe as OpenSubscription, Unsubscribe};
+use ferrymq_broker::{Broker, Command, DeleteDestination, Owner, QueueId, Subscribe as OpenSubscription, Unsubscribe};
 use ferrymq_dispatch::{ConnectionId, Consumer, Subscriber, Target};
-use ferrymq_message::{DestinationKind, Message, StoredMessage};
+use ferrymq_message::{Destination, DestinationKind, Message, StoredMessage};
 use ferrymq_protocol::{AckTarget, Durable, Login, Refusal, RefusalKind, Request, Subscribe, Token, Verdict};
 
 use super::{Attached, Leader, client::Transaction, outcome::Pending};
@@ -10,18 +10,37 @@ use crate::{connection::request_bytes, ingress};
 
 impl Leader {
     pub(super) fn on_request(&mut self, connection: ConnectionId, request: Request) {
+        let waits = self.must_wait(&request);
         let Some(client) = self.clients.get_mut(&connection) else {
             return;
         };
-        // Behind a send that waits for room, everything of this client waits: its order is kept.
-        if !client.parked.is_empty() || (self.store_full && matches!(request, Request::Send { .. })) {
-            if client.parked.is_empty() {
-                self.parked.push_back(connection);
+        if client.parked.is_empty() {
+            if !waits {
+                return self.handle(connection, request);
             }
-            client.parked.push_back(request);
-            return;
+            self.config.load.counts.producers_slowed.add();
+            self.parked.push_back(connection);
+        } else if may_overtake(client.parked_unheard, &request) {
+            return self.handle(connection, request);
         }
-        self.handle(connection, request);
+        if matches!(request, Request::Send { token: None, .. }) {
+            client.parked_unheard += 1;
+        }
+        client.parked.push_back(request);
+    }
+
+    /// Whether there is no room for it now.
+    fn must_wait(&self, request: &Request) -> bool {
+        match request {
+            Request::Send { message, .. } => {
+                // Subscribers that do not keep up slow down those who publish, until they move on or are ended.
+                let crowded = message.destination.kind().is_topic() && self.config.load.memory.outgoing.is_spent();
+                self.store_full || crowded
+            }
+            Request::Acknowledge { .. } | Request::Disconnect { .. } | Request::Connect { .. } => false,
+            // What becomes a command is bounded by the log's pace.
+            _ => self.group.backlog_bytes() > self.config.load.memory.incoming.max(),
+        }
     }
 
     /// Goes on with a client whose requests waited for room.
@@ -29,26 +48,30 @@ impl Leader {
         let Some(client) = self.clients.get_mut(&connection) else {
             return;
         };
+        client.parked_unheard = 0;
         for request in std::mem::take(&mut client.parked) {
             self.on_request(connection, request);
         }
     }
 
     fn handle(&mut self, connection: ConnectionId, request: Request) {
+        let bytes = request_bytes(&request);
+        let is_send = matches!(request, Request::Send { .. });
+        self.dispatch_request(connection, request, bytes);
+        // A send is answered when it is stored.
+        if !is_send {
+            self.answered(connection, bytes);
+        }
+    }
+
+    fn dispatch_request(&mut self, connection: ConnectionId, request: Request, bytes: usize) {
         match request {
             Request::Connect { token, login } => self.connect(connection, token, login),
-            Request::Send { .. } => {
-                let bytes = request_bytes(&request);
-                let Request::Send {
-                    token,
-                    message,
-                    transaction,
-                } = request
-                else {
-                    return;
-                };
-                self.send(connection, token, message, transaction, bytes);
-            }
+            Request::Send {
+                token,
+                message,
+                transaction,
+            } => self.send(connection, token, message, transaction, bytes),
             Request::Subscribe { token, subscribe } => self.subscribe(connection, token, subscribe),
             Request::Unsubscribe { token, subscription } => {
                 self.unsubscribe(connection, subscription);
@@ -92,19 +115,23 @@ impl Leader {
     }
 
     fn connect(&mut self, connection: ConnectionId, token: Token, login: Login) {
-        let result = if self.clients.len() > self.config.connections_max {
-            let text = format!(
-                "{} clients are connected, which is the limit; try again later",
-                self.clients.len() - 1
-            );
-            Err(Refusal::new(RefusalKind::Full, text))
-        } else {
-            Ok(())
-        };
         if let Some(client) = self.clients.get_mut(&connection) {
             client.client_id = login.client_id;
         }
-        self.reply(connection, Some(token), result);
+        self.reply(connection, Some(token), Ok(()));
+    }
+
+    /// Whether one more destination would be one too many. Known ones are always fine.
+    fn refuse_destination(&self, destination: &Destination) -> Option<Refusal> {
+        if !self.destinations_full || destination.kind().is_topic() {
+            return None;
+        }
+        let find = |broker: &Broker| broker.queues().find(destination.kind(), destination.name());
+        if self.group.with_broker(find).is_some() {
+            return None;
+        }
+        self.config.load.counts.destinations_refused.add();
+        Some(too_many(destination, self.config.destinations_max))
     }
 
     fn send(
@@ -122,6 +149,10 @@ impl Leader {
                 return self.reply(connection, token, Err(refusal));
             }
         };
+        if let Some(refusal) = self.refuse_destination(&message.destination) {
+            self.answered(connection, bytes);
+            return self.reply(connection, token, Err(refusal));
+        }
         if let Some(name) = transaction {
             let result = self.hold_back(connection, &name, admitted.command, None);
             self.answered(connection, bytes);
@@ -169,8 +200,23 @@ impl Leader {
             return self.reply(connection, token, Err(refusal));
         }
         let destination = subscribe.destination.clone();
+        if let Some(refusal) = self
+            .refuse_destination(&destination)
+            .or_else(|| self.keep_subscription(connection, &subscribe))
+        {
+            return self.reply(connection, token, Err(refusal));
+        }
         if let Some(Durable { client_id, name }) = subscribe.durable.clone() {
             let owner = Owner::Client { client_id, name };
+            if self.destinations_full
+                && self
+                    .group
+                    .with_broker(|broker| broker.subscriptions().find(&owner).is_none())
+            {
+                self.config.load.counts.destinations_refused.add();
+                let refusal = too_many(&destination, self.config.destinations_max);
+                return self.reply(connection, token, Err(refusal));
+            }
             let selector = subscribe
                 .selector
                 .as_ref()
@@ -209,6 +255,22 @@ impl Leader {
                 self.open(connection, token, subscribe, command);
             }
         }
+    }
+
+    /// What a subscription takes counts as long as it is there.
+    fn keep_subscription(&mut self, connection: ConnectionId, subscribe: &Subscribe) -> Option<Refusal> {
+        let client = self.clients.get_mut(&connection)?;
+        if client.kept.contains_key(&subscribe.subscription) {
+            return None;
+        }
+        let selector = subscribe.selector.as_ref().map_or(0, |selector| selector.text().len());
+        let bytes = SUBSCRIPTION_BYTES + subscribe.destination.name().len() + SELECTOR_FACTOR * selector;
+        if !client.outbox.keep(bytes) {
+            let text = "there is no memory for one more subscription (see [limits] memory); try again later";
+            return Some(Refusal::new(RefusalKind::Full, text));
+        }
+        client.kept.insert(subscribe.subscription, bytes);
+        None
     }
 
     /// Has the log make a queue or a backlog first.
@@ -309,6 +371,9 @@ impl Leader {
             return;
         };
         client.opening.remove(&subscription);
+        if let Some(bytes) = client.kept.remove(&subscription) {
+            client.outbox.let_go(bytes);
+        }
         let Some(id) = client.subscriptions.remove(&subscription) else {
             return;
         };
@@ -388,6 +453,12 @@ impl Leader {
         let Some(transaction) = client.transactions.get_mut(name) else {
             return Err(no_transaction(name));
         };
+        let bytes = command.len() + HELD_COMMAND_BYTES;
+        if !client.outbox.keep_in_transaction(bytes) {
+            let text = "the transactions of all clients hold as much as there is memory for (see [limits] memory)";
+            return Err(Refusal::new(RefusalKind::Full, text));
+        }
+        transaction.kept += bytes;
         transaction.bytes += command.len();
         if transaction.bytes > max {
             let text = format!("transaction {name:?} holds more than {max} bytes, which is the limit; commit earlier");
@@ -408,7 +479,12 @@ impl Leader {
             Some(transaction) if transaction.commands.is_empty() => self.reply(connection, token, Ok(())),
             Some(transaction) => {
                 let command = ferrymq_broker::encode_transaction(&transaction.commands);
-                self.submit(command, Pending::Reply { connection, token });
+                let pending = Pending::Commit {
+                    connection,
+                    token,
+                    kept: transaction.kept,
+                };
+                self.submit(command, pending);
             }
         }
     }
@@ -421,9 +497,17 @@ impl Leader {
         {
             None => self.reply(connection, token, Err(no_transaction(name))),
             Some(transaction) => {
+                self.let_transaction_go(connection, transaction.kept);
                 self.roll_back(transaction);
                 self.reply(connection, token, Ok(()));
             }
+        }
+    }
+
+    /// The memory of a transaction that has ended is free again.
+    pub(super) fn let_transaction_go(&self, connection: ConnectionId, kept: usize) {
+        if let Some(client) = self.clients.get(&connection) {
+            client.outbox.end_transaction(kept);
         }
     }
 
@@ -463,6 +547,23 @@ impl Leader {
         }
     }
 }
+
+/// An acknowledgement makes room, so it shall not wait behind a send that waits for room. But a client that does not want
+/// to hear of a send relies on the order: what it acknowledges next would be lost if that send were.
+fn may_overtake(parked_unheard: usize, request: &Request) -> bool {
+    parked_unheard == 0 && matches!(request, Request::Acknowledge { transaction: None, .. })
+}
+
+fn too_many(destination: &Destination, max: usize) -> Refusal {
+    let text = format!("{destination}: there are {max} queues and durable subscriptions, which is the limit");
+    Refusal::new(RefusalKind::Full, text)
+}
+
+/// What a subscription takes beside its texts, in bytes, and a selector for each byte of its own.
+const SUBSCRIPTION_BYTES: usize = 512;
+const SELECTOR_FACTOR: usize = 8;
+/// What a command in a transaction takes beside its bytes.
+const HELD_COMMAND_BYTES: usize = 64;
 
 fn no_transaction(name: &str) -> Refusal {
     Refusal::new(
