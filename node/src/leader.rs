@@ -333,7 +333,10 @@ impl Leader {
 
     /// Sends wait while the disk has no room or the journal is at its limit, and go on when there is room again.
     fn look_at_store(&mut self) {
-        let on_disk = self.group.status().journal.get("bytes_on_disk").copied().unwrap_or(0);
+        let journal = self.group.status().journal;
+        let gauge = |name: &str| journal.get(name).copied().unwrap_or(0);
+        // Spare files do not fill the store: they are what the next messages are written to.
+        let in_use = gauge("bytes_on_disk").saturating_sub(gauge("spare_bytes"));
         if self.ticks.is_multiple_of(BACKLOG_TICKS) {
             let messages: u64 = self
                 .group
@@ -343,7 +346,7 @@ impl Leader {
         let destinations = self.group.with_broker(|broker| broker.queues().len());
         self.destinations_full = destinations >= self.config.destinations_max;
         let full = !self.group.has_room(self.config.store_reserve_bytes)
-            || on_disk > self.config.store_bytes_max
+            || in_use > self.config.store_bytes_max
             || self.backlog_bytes > self.config.backlog_bytes_max;
         if full != self.store_full {
             if full {
