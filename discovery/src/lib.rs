@@ -23,6 +23,9 @@ mod stats;
 
 pub mod discovery;
 
+#[cfg(test)]
+mod fuzz;
+
 pub use address::NodeAddress;
 pub use announcement::Announcement;
 pub use discovery::{Config, Discovery, StaticList};

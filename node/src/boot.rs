@@ -298,6 +298,7 @@ fn leader_config(node: &Node) -> anyhow::Result<LeaderConfig> {
             redeliveries_max: u16::try_from(node.limits.redeliveries_max).unwrap_or(u16::MAX - 1),
             dead_letter_queue,
             expired_to_dead_letter: node.limits.expired_to_dead_letter,
+            direct_bytes_max: (node.limits.memory_bytes_max / 4) as usize,
             ..Limits::default()
         },
         outbox_bytes_max: node.limits.outbox_bytes_max as usize,

@@ -6,9 +6,9 @@
 use std::{collections::VecDeque, future::Future, io, io::IoSlice, pin::Pin, sync::Arc, time::Instant};
 
 use bytes::{Buf, Bytes, BytesMut};
-use ferrymq_access::{Identity, Pass};
+use ferrymq_access::{Access, Identity, Pass};
 use ferrymq_dispatch::ConnectionId;
-use ferrymq_protocol::{Delivery, Output, Refusal, RefusalKind, Request, Session, Token};
+use ferrymq_protocol::{Delivery, Login, Output, Refusal, RefusalKind, Request, Session, Token};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     sync::mpsc,
@@ -17,7 +17,6 @@ use tokio::{
 
 use crate::{
     clock,
-    doorkeeper::{Doorkeeper, Visitor},
     outbox::{Budget, Outbox},
 };
 
@@ -72,11 +71,23 @@ pub(crate) struct ConnectionLimits {
     pub(crate) lease: Arc<dyn Fn() -> bool + Send + Sync>,
 }
 
-/// Who comes in over a connection, and who asks them.
-#[derive(Clone)]
+/// Asks the client of a connection who they are. Implemented by doorkeeper.rs.
+pub(crate) trait Asks: Send + Sync {
+    /// Lets it in or says why not; takes its time.
+    fn admit(&self, login: &Login) -> Decision;
+
+    /// It was denied something later.
+    fn note_denied(&self, refusal: &Refusal);
+}
+
+/// Who somebody is, once that is decided.
+pub(crate) type Decision = Pin<Box<dyn Future<Output = Result<Identity, Refusal>> + Send>>;
+
+/// How one comes in over a connection.
 pub(crate) struct Entrance {
-    pub(crate) keeper: Arc<Doorkeeper>,
-    pub(crate) visitor: Visitor,
+    pub(crate) access: Arc<Access>,
+    /// None where nobody is asked.
+    pub(crate) asks: Option<Arc<dyn Asks>>,
     /// By which the session names its temporary destinations.
     pub(crate) session_id: String,
 }
@@ -99,34 +110,8 @@ pub(crate) async fn run<S>(
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
-    let outbox = Arc::new(Outbox::new(limits.budget.clone()));
-    let (to, from_leader) = mpsc::unbounded_channel();
-    if leader
-        .send(FromClient::Opened {
-            connection,
-            to,
-            outbox: outbox.clone(),
-        })
-        .is_err()
-    {
+    let Some((mut driven, from_leader)) = Driven::begin(session, connection, leader.clone(), limits, entrance) else {
         return;
-    }
-    let mut driven = Driven {
-        connection,
-        session,
-        leader: leader.clone(),
-        outbox,
-        limits,
-        entrance,
-        login: None,
-        input: BytesMut::with_capacity(READ_BYTES),
-        out: Output::new(),
-        chunks: VecDeque::new(),
-        unflushed: false,
-        held: Vec::new(),
-        unwritten_bytes: 0,
-        closing: None,
-        begun: Instant::now(),
     };
     let ended = driven.drive(stream, from_leader).await;
     // An error here means that the master's loop has ended, which has closed everything.
@@ -140,7 +125,8 @@ pub(crate) async fn run<S>(
 /// Decides on a request to connect, and hands it back.
 type PendingLogin = Pin<Box<dyn Future<Output = (Request, Result<Identity, Refusal>)> + Send>>;
 
-struct Driven {
+/// One connection without its socket.
+pub(crate) struct Driven {
     connection: ConnectionId,
     session: Box<dyn Session>,
     leader: LeaderHandle,
@@ -149,21 +135,62 @@ struct Driven {
     entrance: Entrance,
     /// The login that is being looked at; nothing else is read meanwhile.
     login: Option<PendingLogin>,
-    input: BytesMut,
+    pub(crate) input: BytesMut,
     out: Output,
     /// To be written.
-    chunks: VecDeque<Bytes>,
+    pub(crate) chunks: VecDeque<Bytes>,
     /// Written to the socket's layers (TLS may hold some), and not yet flushed.
     unflushed: bool,
     /// Automatic acknowledgements, to be asked once their messages are written.
     held: Vec<Request>,
     /// Message bytes that are in `chunks`.
-    unwritten_bytes: usize,
-    closing: Option<String>,
+    pub(crate) unwritten_bytes: usize,
+    pub(crate) closing: Option<String>,
     begun: Instant,
 }
 
 impl Driven {
+    /// Tells the master's loop of the connection; `None` where that has ended.
+    pub(crate) fn begin(
+        session: Box<dyn Session>,
+        connection: ConnectionId,
+        leader: LeaderHandle,
+        limits: ConnectionLimits,
+        entrance: Entrance,
+    ) -> Option<(Self, mpsc::UnboundedReceiver<ToClient>)> {
+        let outbox = Arc::new(Outbox::new(limits.budget.clone()));
+        let (to, from_leader) = mpsc::unbounded_channel();
+        let opened = FromClient::Opened {
+            connection,
+            to,
+            outbox: outbox.clone(),
+        };
+        leader.send(opened).ok()?;
+        let driven = Self {
+            connection,
+            session,
+            leader,
+            outbox,
+            limits,
+            entrance,
+            login: None,
+            input: BytesMut::with_capacity(READ_BYTES),
+            out: Output::new(),
+            chunks: VecDeque::new(),
+            unflushed: false,
+            held: Vec::new(),
+            unwritten_bytes: 0,
+            closing: None,
+            begun: Instant::now(),
+        };
+        Some((driven, from_leader))
+    }
+
+    /// P7: messages that were handed out before the lease ended may be with another master's consumers by now.
+    pub(crate) fn may_write(&self) -> bool {
+        self.unwritten_bytes == 0 || (self.limits.lease)()
+    }
+
     async fn drive<S>(&mut self, stream: S, mut from_leader: mpsc::UnboundedReceiver<ToClient>) -> io::Result<String>
     where
         S: AsyncRead + AsyncWrite + Unpin,
@@ -177,8 +204,7 @@ impl Driven {
             }
             let may_read = !self.session.is_paused() && !outbox.is_full(self.limits.unanswered_bytes_max);
             let is_written = self.chunks.is_empty() && !self.unflushed;
-            // P7: messages that were handed out before the lease ended may be with another master's consumers by now.
-            let may_write = self.unwritten_bytes == 0 || (self.limits.lease)();
+            let may_write = self.may_write();
             if !may_write && from_leader.is_closed() {
                 return Ok("this node is not the master any more".into());
             }
@@ -211,10 +237,7 @@ impl Driven {
                         }
                     }
                     None => {
-                        let text = "this node is not the master any more; connect again";
-                        self.session.on_failure(Refusal::new(RefusalKind::NotMaster, text), &mut self.out);
-                        self.settle();
-                        self.closing.get_or_insert_with(|| text.into());
+                        self.on_master_gone();
                     }
                 },
                 decided = decision(&mut self.login), if self.login.is_some() => self.on_login(decided),
@@ -250,12 +273,21 @@ impl Driven {
         }
     }
 
-    fn on_input(&mut self) {
+    pub(crate) fn on_input(&mut self) {
         self.session.on_bytes(&mut self.input, clock::now_ms(), &mut self.out);
         self.settle();
     }
 
-    fn on_told(&mut self, told: ToClient) {
+    /// The master's loop has ended.
+    pub(crate) fn on_master_gone(&mut self) {
+        let text = "this node is not the master any more; connect again";
+        self.session
+            .on_failure(Refusal::new(RefusalKind::NotMaster, text), &mut self.out);
+        self.settle();
+        self.closing.get_or_insert_with(|| text.into());
+    }
+
+    pub(crate) fn on_told(&mut self, told: ToClient) {
         match told {
             ToClient::Replies(replies) => {
                 for (token, result) in replies {
@@ -300,7 +332,7 @@ impl Driven {
         }
     }
 
-    fn on_written(&mut self) {
+    pub(crate) fn on_written(&mut self) {
         let full = self.outbox.unwritten_bytes() >= self.limits.outbox_bytes_max / 2;
         self.outbox.written(std::mem::take(&mut self.unwritten_bytes));
         let held = std::mem::take(&mut self.held);
@@ -315,23 +347,25 @@ impl Driven {
 
     /// Whoever logs in is looked at here, beside the master's loop; a session asks nothing more before the answer.
     fn begin_login(&mut self, request: Request) {
-        let Entrance { keeper, visitor, .. } = self.entrance.clone();
-        self.login = Some(Box::pin(async move {
-            let (name, password) = match &request {
-                Request::Connect { login, .. } => (login.login.as_deref(), login.passcode.as_deref()),
-                _ => (None, None),
-            };
-            let decided = keeper.admit(&visitor, name, password).await;
-            (request, decided)
-        }));
+        match (&self.entrance.asks, self.entrance.access.anonymous(), &request) {
+            (Some(asks), _, Request::Connect { login, .. }) => {
+                let decision = asks.admit(login);
+                self.login = Some(Box::pin(async move { (request, decision.await) }));
+            }
+            (None, Some(anybody), _) => self.on_login((request, Ok(anybody))),
+            _ => {
+                let refusal = Refusal::new(RefusalKind::Unauthorized, "not authorized");
+                self.on_login((request, Err(refusal)));
+            }
+        }
     }
 
     fn on_login(&mut self, (request, decided): (Request, Result<Identity, Refusal>)) {
         self.login = None;
         match (decided, request) {
             (Ok(identity), request) => {
-                let Entrance { keeper, session_id, .. } = &self.entrance;
-                let pass = Pass::new(keeper.access().clone(), identity, session_id.clone());
+                let Entrance { access, session_id, .. } = &self.entrance;
+                let pass = Pass::new(access.clone(), identity, session_id.clone());
                 let connection = self.connection;
                 // An error means that the master's loop has ended; its silence will close this connection.
                 let _ = self.leader.send(FromClient::Admitted { connection, pass });
@@ -349,8 +383,8 @@ impl Driven {
     }
 
     fn note(&self, refusal: &Refusal) {
-        if refusal.kind == RefusalKind::Unauthorized {
-            self.entrance.keeper.note_denied(&self.entrance.visitor, &refusal.text);
+        if let (Some(asks), RefusalKind::Unauthorized) = (&self.entrance.asks, refusal.kind) {
+            asks.note_denied(refusal);
         }
     }
 

@@ -25,7 +25,7 @@ use tokio::{
 };
 
 use crate::{
-    connection::{self, ConnectionLimits, Entrance},
+    connection::{self, ConnectionLimits},
     doorkeeper::{Doorkeeper, Visitor},
     terms::Current,
 };
@@ -98,7 +98,7 @@ impl Door {
             let now = role.borrow_and_update().clone();
             match now {
                 Role::Master { .. } => {
-                    if self.serve(&mut stream, &visitor).await {
+                    if self.serve(&mut stream, &visitor, |session| session).await {
                         return;
                     }
                 }
@@ -143,14 +143,19 @@ impl Door {
                 let mut current = self.shared.current.clone();
                 let begun = current.wait_for(Option::is_some);
                 let _ = tokio::time::timeout(TERM_WAIT, begun).await;
-                self.serve(&mut stream, &visitor).await;
+                self.serve(&mut stream, &visitor, StompSession::carried).await;
             }
             _ => tracing::debug!("a carried connection ended before it began"),
         }
     }
 
     /// Runs a session with the master's loop of this node; false where there is none.
-    async fn serve<S>(&self, stream: &mut S, visitor: &Visitor) -> bool
+    async fn serve<S>(
+        &self,
+        stream: &mut S,
+        visitor: &Visitor,
+        way: impl FnOnce(StompSession) -> StompSession,
+    ) -> bool
     where
         S: AsyncRead + AsyncWrite + Unpin + Send,
     {
@@ -159,12 +164,8 @@ impl Door {
         };
         let connection = self.shared.next_connection.fetch_add(1, Ordering::Relaxed);
         let session_id = self.session_id(connection);
-        let session = Box::new(StompSession::new(session_id.clone(), self.shared.stomp.clone()));
-        let entrance = Entrance {
-            keeper: self.shared.keeper.clone(),
-            visitor: visitor.clone(),
-            session_id,
-        };
+        let session = Box::new(way(StompSession::new(session_id.clone(), self.shared.stomp.clone())));
+        let entrance = self.shared.keeper.entrance(visitor, session_id);
         let limits = self.shared.limits.clone();
         connection::run(stream, session, connection, current.clients, limits, entrance).await;
         true

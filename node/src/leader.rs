@@ -6,6 +6,7 @@
 
 mod client;
 mod delivery;
+mod direct;
 mod mesh;
 mod outcome;
 mod request;
@@ -103,6 +104,8 @@ pub(crate) struct Leader {
     /// A command of this loop has no outcome, so that what is in flight is not known any more.
     in_doubt: bool,
     ticks: u64,
+    /// The first command of the term is committed.
+    begun: bool,
     /// Temporary queues that had no consumer at the last look.
     idle_temporary: BTreeSet<Destination>,
 }
@@ -134,6 +137,7 @@ impl Leader {
             fatal: None,
             in_doubt: false,
             ticks: 0,
+            begun: false,
             idle_temporary: BTreeSet::new(),
             group,
             term,
@@ -151,16 +155,12 @@ impl Leader {
         mut asks: mpsc::UnboundedReceiver<Ask>,
         mut role: watch::Receiver<Role>,
     ) -> Ended {
-        self.attached_index = self.group.attach(|_, index| index);
-        tracing::info!(term = self.term, "this node is the master");
-        self.submit(Command::BeginTerm.encode(), Pending::Begin);
-        if self.group.with_broker(Broker::group) == 0 {
-            self.submit(Command::Found(new_group_id()).encode(), Pending::Begin);
-        }
+        self.begin_term();
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut begun = false;
-        loop {
+        let ended = loop {
+            let begun = self.begun;
+            let held_for = self.held_for();
             tokio::select! {
                 biased;
                 event = events.recv() => match event {
@@ -187,39 +187,66 @@ impl Leader {
                 Some(ask) = asks.recv() => self.on_ask(ask),
                 // An error means that the replica has ended, which its last event tells.
                 _ = role.changed() => {}
-                _ = tick.tick() => {
-                    if begun {
-                        self.on_tick();
-                    }
-                }
+                _ = tick.tick() => self.on_tick(),
+                // The end of the round looks at what is held.
+                () = tokio::time::sleep(held_for.unwrap_or(TICK)), if held_for.is_some() => {}
                 // Rounds are bounded; between them everybody else has a turn.
                 () = tokio::task::yield_now(), if begun && self.dispatcher.is_dirty() && self.group.lease_valid() => {}
             }
-            if let Some(text) = self.fatal.take() {
-                self.group.detach();
-                return Ended::Fatal(text);
+            let is_master = *role.borrow() == (Role::Master { term: self.term });
+            if let Some(ended) = self.end_round(is_master) {
+                break ended;
             }
-            if self.in_doubt || *role.borrow() != (Role::Master { term: self.term }) {
-                break;
-            }
-            if !begun && !self.pending.values().any(|pending| matches!(pending, Pending::Begin)) {
-                begun = true;
-                self.begin_mesh();
-            }
-            self.end_round();
+        };
+        self.end_term();
+        ended
+    }
+
+    /// Makes itself known to the group and proposes the first commands of the term.
+    pub(crate) fn begin_term(&mut self) {
+        self.attached_index = self.group.attach(|_, index| index);
+        tracing::info!(term = self.term, "this node is the master");
+        self.submit(Command::BeginTerm.encode(), Pending::Begin);
+        if self.group.with_broker(Broker::group) == 0 {
+            self.submit(Command::Found(new_group_id()).encode(), Pending::Begin);
         }
+    }
+
+    /// Whether clients and the mesh may be heard.
+    pub(crate) fn has_begun(&self) -> bool {
+        self.begun
+    }
+
+    pub(crate) fn end_term(&self) {
         self.group.detach();
         tracing::info!(
             term = self.term,
             in_doubt = self.in_doubt,
             "this node's term as master has ended"
         );
-        Ended::Deposed
+    }
+
+    /// After whatever was heard: sees whether the term goes on, hands out what can be handed out, and sends what the
+    /// round has gathered.
+    pub(crate) fn end_round(&mut self, is_master: bool) -> Option<Ended> {
+        if let Some(text) = self.fatal.take() {
+            return Some(Ended::Fatal(text));
+        }
+        if self.in_doubt || !is_master {
+            return Some(Ended::Deposed);
+        }
+        if !self.begun && !self.pending.values().any(|pending| matches!(pending, Pending::Begin)) {
+            self.begun = true;
+            self.begin_mesh();
+        }
+        self.hand_out();
+        None
     }
 
     /// Hands out what can be handed out and sends what the round has gathered.
-    fn end_round(&mut self) {
+    fn hand_out(&mut self) {
         self.dispatch();
+        self.spill_old();
         self.report_demand();
         for connection in std::mem::take(&mut self.touched) {
             if let Some(client) = self.clients.get_mut(&connection) {
@@ -228,7 +255,7 @@ impl Leader {
         }
     }
 
-    fn on_client(&mut self, message: FromClient) {
+    pub(crate) fn on_client(&mut self, message: FromClient) {
         match message {
             FromClient::Opened { connection, to, outbox } => {
                 let client = Client::new(to, outbox);
@@ -249,7 +276,7 @@ impl Leader {
         }
     }
 
-    fn on_event(&mut self, event: GroupEvent) {
+    pub(crate) fn on_event(&mut self, event: GroupEvent) {
         match event {
             GroupEvent::Applied {
                 index,
@@ -273,7 +300,10 @@ impl Leader {
         }
     }
 
-    fn on_tick(&mut self) {
+    pub(crate) fn on_tick(&mut self) {
+        if !self.begun {
+            return;
+        }
         let now_ms = clock::now_ms();
         let group = self.group.clone();
         let commands = group.with_broker(|broker| self.dispatcher.tick(broker, now_ms));

@@ -42,6 +42,11 @@ impl Frame {
             .body(body)
     }
 
+    /// `SEND` of a non-persistent text.
+    pub fn fleeting(destination: &str, body: impl AsRef<[u8]>) -> Self {
+        Self::new("SEND").with("destination", destination).body(body)
+    }
+
     /// `SUBSCRIBE` with a mode of acknowledgement.
     pub fn subscribe(id: &str, destination: &str, ack: &str) -> Self {
         Self::new("SUBSCRIBE")

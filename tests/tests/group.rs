@@ -54,6 +54,32 @@ fn a_client_of_a_slave_is_served() {
 }
 
 #[test]
+fn the_receipt_of_a_disconnect_waits_for_acknowledgements_without_receipts() {
+    let mesh = Mesh::one_group("leave", 3);
+    let group = &mesh.groups[0];
+    let master = group.master();
+    let mut stomp = Stomp::connect(&group.nodes[master].address()).unwrap();
+    stomp.request(Frame::message("/queue/A", "one")).unwrap();
+    let subscribe = Frame::subscribe("1", "/queue/A", "client-individual");
+    stomp.request(subscribe).unwrap();
+    let message = stomp.expect_message();
+    let slaves: Vec<_> = (0..3).filter(|&node| node != master).collect();
+    for &slave in &slaves {
+        group.nodes[slave].pause();
+    }
+    let ack = Frame::new("ACK").with("id", message.get("ack").unwrap());
+    stomp.send(&ack).unwrap();
+    stomp.send(&Frame::new("DISCONNECT").with("receipt", "bye")).unwrap();
+    let answer = stomp.next(QUIET);
+    for &slave in &slaves {
+        group.nodes[slave].go_on();
+    }
+    // Without a majority nothing can be stored; the connection may end, but not as if everything was.
+    let receipt = matches!(&answer, Ok(Some(frame)) if frame.command == "RECEIPT");
+    assert!(!receipt, "{answer:?}");
+}
+
+#[test]
 fn a_killed_master_loses_and_doubles_nothing() {
     let mut mesh = Mesh::one_group("killed", 3);
     let history = Arc::new(History::default());

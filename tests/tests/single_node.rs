@@ -4,7 +4,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use ferrymq_tests::{Frame, Mesh, Stomp, stomp::ANSWER_MAX, wait_until};
+use ferrymq_tests::{Frame, Mesh, Stomp, stomp::ANSWER_MAX, wait_for, wait_until};
 
 /// Long enough for a wrong message to arrive.
 const QUIET: Duration = Duration::from_millis(300);
@@ -371,4 +371,129 @@ fn a_broker_that_is_told_to_stop_stops_and_comes_back_with_everything() {
     subscribe(&mut stomp, "/queue/A", "auto");
     let message = stomp.expect_message();
     assert_eq!((&*message.text(), message.redelivered()), ("kept", false));
+}
+
+/// The log's end and what the journal has written, once nothing moves any more.
+fn log_at_rest(mesh: &Mesh) -> (u64, u64) {
+    let mut before = None;
+    let (rest, _) = wait_for("the log is at rest", ANSWER_MAX, || {
+        let status = mesh.groups[0].status();
+        let now = (
+            status["group"]["applied_index"].as_u64()?,
+            status["journal_bytes_written"].as_u64()?,
+        );
+        (before.replace(now) == Some(now)).then_some(now)
+    });
+    rest
+}
+
+/// Sends until one message has done without the log: before that the log must hear that there are consumers.
+fn warm_up(mesh: &Mesh, sender: &mut Stomp, consumer: &mut Stomp, queue: &str) {
+    let name = format!("queue://{}", queue.trim_start_matches("/queue/"));
+    wait_until("messages do without the log", ANSWER_MAX, || {
+        sender.request(Frame::fleeting(queue, "warm-up")).unwrap();
+        let message = consumer.expect_message();
+        consumer.ack(&message).unwrap();
+        mesh.groups[0].queue(&name).unwrap()["without_log"] != 0
+    });
+}
+
+#[test]
+fn non_persistent_messages_do_without_the_log_while_a_consumer_has_room() {
+    let mesh = broker("fleeting");
+    let (mut sender, mut consumer) = (connect(&mesh), connect(&mesh));
+    subscribe(&mut consumer, "/queue/A", "client-individual");
+    warm_up(&mesh, &mut sender, &mut consumer, "/queue/A");
+    let rest = log_at_rest(&mesh);
+    let before = mesh.groups[0].queue("queue://A").unwrap();
+    for n in 0..50 {
+        sender.request(Frame::fleeting("/queue/A", n.to_string())).unwrap();
+    }
+    let messages: Vec<Frame> = (0..50).map(|_| consumer.expect_message()).collect();
+    let expected: Vec<String> = (0..50).map(|n| n.to_string()).collect();
+    assert_eq!(messages.iter().map(Frame::text).collect::<Vec<_>>(), expected, "P6");
+    let queue = mesh.groups[0].queue("queue://A").unwrap();
+    assert_eq!((&queue["messages"], &queue["in_flight"]), (&50.into(), &50.into()));
+    for message in &messages {
+        consumer.ack(message).unwrap();
+    }
+    let queue = mesh.groups[0].queue("queue://A").unwrap();
+    let grown = |name: &str| queue[name].as_u64().unwrap() - before[name].as_u64().unwrap();
+    assert_eq!((&queue["messages"], &queue["bytes"]), (&0.into(), &0.into()));
+    assert_eq!((grown("enqueued"), grown("dequeued"), grown("without_log")), (50, 50, 50));
+    assert_eq!(log_at_rest(&mesh), rest, "the log has grown");
+}
+
+#[test]
+fn non_persistent_messages_of_a_lost_consumer_come_again_marked_and_in_order() {
+    let mesh = broker("fleeting-again");
+    let (mut sender, mut first) = (connect(&mesh), connect(&mesh));
+    let limited = Frame::subscribe("1", "/queue/A", "client-individual").with("activemq.prefetchSize", 3);
+    first.request(limited).unwrap();
+    warm_up(&mesh, &mut sender, &mut first, "/queue/A");
+    // Three go straight to the consumer. The others find no room, and take the log after a moment.
+    for n in 0..6 {
+        sender.request(Frame::fleeting("/queue/A", n.to_string())).unwrap();
+    }
+    sender.request(Frame::message("/queue/A", "6")).unwrap();
+    for n in 0..3 {
+        assert_eq!(first.expect_message().text(), n.to_string());
+    }
+    assert_eq!(mesh.groups[0].messages("queue://A"), 7);
+    drop(first);
+
+    let mut second = connect(&mesh);
+    subscribe(&mut second, "/queue/A", "client");
+    let again: Vec<Frame> = (0..7).map(|_| second.expect_message()).collect();
+    let texts: Vec<String> = again.iter().map(Frame::text).collect();
+    assert_eq!(texts, ["0", "1", "2", "3", "4", "5", "6"], "P6");
+    assert_eq!(
+        again.iter().map(Frame::redelivered).collect::<Vec<_>>(),
+        [true, true, true, false, false, false, false],
+        "P3"
+    );
+    // One acknowledgement of both kinds.
+    second.ack(&again[6]).unwrap();
+    drop(second);
+    let mut third = connect(&mesh);
+    subscribe(&mut third, "/queue/A", "auto");
+    third.expect_nothing(QUIET);
+    assert_eq!(mesh.groups[0].messages("queue://A"), 0);
+}
+
+#[test]
+fn non_persistent_messages_come_back_from_an_aborted_transaction_and_are_buried_when_they_are_refused() {
+    let mesh = broker("fleeting-back");
+    let (mut sender, mut consumer) = (connect(&mesh), connect(&mesh));
+    subscribe(&mut consumer, "/queue/A", "client-individual");
+    warm_up(&mesh, &mut sender, &mut consumer, "/queue/A");
+    let rest = log_at_rest(&mesh);
+    let acknowledge_in = |consumer: &mut Stomp, message: &Frame, name: &str, end: &str| {
+        let id = message.get("ack").unwrap();
+        consumer.request(Frame::new("BEGIN").with("transaction", name)).unwrap();
+        let ack = Frame::new("ACK").with("id", id).with("transaction", name);
+        consumer.request(ack).unwrap();
+        consumer.request(Frame::new(end).with("transaction", name)).unwrap();
+    };
+    sender.request(Frame::fleeting("/queue/A", "work")).unwrap();
+    let message = consumer.expect_message();
+    assert!(!message.redelivered());
+    acknowledge_in(&mut consumer, &message, "t1", "ABORT");
+    let again = consumer.expect_message();
+    assert_eq!((&*again.text(), again.redelivered()), ("work", true), "P3");
+    acknowledge_in(&mut consumer, &again, "t2", "COMMIT");
+    assert_eq!(mesh.groups[0].messages("queue://A"), 0);
+    assert_eq!(log_at_rest(&mesh), rest, "the log has grown");
+
+    sender.request(Frame::fleeting("/queue/A", "poison")).unwrap();
+    let message = consumer.expect_message();
+    consumer.nack(&message).unwrap();
+    let dead = Frame::subscribe("dlq", "/queue/ActiveMQ.DLQ", "client-individual");
+    consumer.request(dead).unwrap();
+    let dead = consumer.expect_message();
+    assert_eq!(
+        (&*dead.text(), dead.get("original-destination")),
+        ("poison", Some("/queue/A"))
+    );
+    assert_eq!(mesh.groups[0].messages("queue://A"), 0);
 }

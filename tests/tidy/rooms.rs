@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fs};
 use crate::sources::{files, none, root};
 
 /// Each room with the rooms of ours that it may see. `node` sees all, and the tests see only the running program.
-const MAY_SEE: [(&str, &[&str]); 16] = [
+const MAY_SEE: [(&str, &[&str]); 19] = [
     ("ferrymq-message", &[]),
     ("ferrymq-protocol", &["ferrymq-message"]),
     ("ferrymq-broker", &["ferrymq-message"]),
@@ -51,6 +51,7 @@ const MAY_SEE: [(&str, &[&str]); 16] = [
         ],
     ),
     ("ferrymq-tests", &[]),
+    ("ferrymq-fuzz", &[]),
     // What it measures, piece by piece.
     (
         "ferrymq-suite",
@@ -66,6 +67,20 @@ const MAY_SEE: [(&str, &[&str]); 16] = [
             "ferrymq-tests",
         ],
     ),
+    // What it simulates; the sources of node, replication and journal it compiles itself.
+    (
+        "ferrymq-simulation",
+        &[
+            "ferrymq-access",
+            "ferrymq-broker",
+            "ferrymq-dispatch",
+            "ferrymq-forwarding",
+            "ferrymq-message",
+            "ferrymq-protocol",
+            "ferrymq-simulated-journal",
+        ],
+    ),
+    ("ferrymq-simulated-journal", &[]),
 ];
 
 /// Crates that one room alone may name, so that one room alone changes when they do.

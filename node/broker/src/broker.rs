@@ -109,6 +109,8 @@ impl Broker {
             kind::FOUND => command::found::apply(group, body),
             kind::DELETE_DESTINATION => command::delete_destination::apply(queues, transfers, body, out),
             kind::OPEN_DESTINATION => command::open_destination::apply(queues, body, out),
+            kind::PUT_BACK => command::put_back::apply(queues, index, body, out),
+            kind::PASS => command::pass::apply(producers, index, body),
             other => Err(ApplyError::UnknownCommand(other)),
         }
     }

@@ -23,8 +23,8 @@ mod wire;
 pub use batch::BatchBuilder;
 pub use broker::{ApplyError, Broker, Settings};
 pub use command::{
-    Accept, Acknowledge, Carried, Command, Consuming, DeleteDestination, Enqueue, Expire, Forget, Offer, Reclaim,
-    Refused, Release, Return, Subscribe, Unsubscribe, encode_transaction,
+    Accept, Acknowledge, Carried, Command, Consuming, DeleteDestination, Enqueue, Expire, Forget, Offer, Pass, PutBack,
+    Reclaim, Refused, Release, Return, Subscribe, Unsubscribe, encode_transaction,
 };
 pub use effect::{Applied, Effect, LiveChange, Outcome};
 pub use place::{DeadLetter, GroupId, Place, QueueId, TransferId};

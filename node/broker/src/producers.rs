@@ -75,6 +75,35 @@ impl Seen {
         Admission::New
     }
 
+    /// True for a number that has come.
+    fn has(&self, sequence: u64) -> bool {
+        let at = self.gaps.partition_point(|&(_, last)| last < sequence);
+        let in_a_gap = self.gaps.get(at).is_some_and(|&(first, _)| first <= sequence);
+        sequence <= self.highest && !in_a_gap
+    }
+
+    /// All of these have come; the first one is noted already. Where a gap cannot be cut in two, because there are too
+    /// many, nothing is noted: that at worst doubles a message, a gap left out would lose one.
+    fn pass(&mut self, first: u64, last: u64) {
+        let mut gaps = Vec::with_capacity(self.gaps.len() + 1);
+        for &(from, to) in &self.gaps {
+            if to < first || from > last {
+                gaps.push((from, to));
+                continue;
+            }
+            if from < first {
+                gaps.push((from, first - 1));
+            }
+            if to > last {
+                gaps.push((last + 1, to));
+            }
+        }
+        if gaps.len() <= GAPS_MAX {
+            self.gaps = gaps;
+            self.highest = self.highest.max(last);
+        }
+    }
+
     /// Takes the number out of its gap.
     fn fill(&mut self, sequence: u64) -> Admission {
         let at = self.gaps.partition_point(|&(_, last)| last < sequence);
@@ -102,6 +131,22 @@ impl Producers {
         }
         self.seen.insert(id.into(), Seen::first(sequence, index));
         Admission::New
+    }
+
+    /// Whether a message of this number has come.
+    pub fn has(&self, id: &str, sequence: u64) -> bool {
+        self.seen.get(id).is_some_and(|seen| seen.has(sequence))
+    }
+
+    /// Messages of these numbers have come, and did not take the log.
+    pub(crate) fn pass(&mut self, id: &str, first: u64, last: u64, index: u64) {
+        if first > last || self.admit(id, first, index) == Admission::TooManyGaps {
+            return;
+        }
+        if let Some(seen) = self.seen.get_mut(id) {
+            seen.pass(first, last);
+            seen.index = index;
+        }
     }
 
     /// Producers remembered.
@@ -181,6 +226,35 @@ mod tests {
         assert_eq!(producers.seen["p"].gaps, vec![(0, 4)]);
         assert!(producers.is_new("p", 0, 2) && producers.is_new("p", u64::MAX, 3));
         assert!(!producers.is_new("p", u64::MAX, 4));
+    }
+
+    #[test]
+    fn numbers_that_took_another_way_have_come_and_leave_no_gap() {
+        let mut producers = Producers::default();
+        assert!(producers.is_new("p", 3, 1));
+        producers.pass("p", 4, 9, 2);
+        assert!(producers.is_new("p", 10, 3));
+        assert_eq!(producers.seen["p"].gaps, vec![(0, 2)]);
+        producers.pass("p", 1, 5, 4);
+        producers.pass("p", 20, 22, 5);
+        assert_eq!(
+            (&producers.seen["p"].gaps, producers.seen["p"].highest),
+            (&vec![(0, 0), (11, 19)], 22)
+        );
+        let come: Vec<u64> = (0..24).filter(|&sequence| producers.has("p", sequence)).collect();
+        assert_eq!(come, (1..=10).chain(20..=22).collect::<Vec<_>>());
+        for sequence in 0..24 {
+            assert_eq!(
+                producers.is_new("p", sequence, 6),
+                !come.contains(&sequence),
+                "{sequence}"
+            );
+        }
+        producers.pass("q", 5, 7, 7);
+        assert_eq!(producers.seen["q"].gaps, vec![(0, 4)]);
+        assert!(!producers.has("q", 4) && !producers.has("r", 0));
+        producers.pass("q", 9, 8, 8);
+        assert_eq!(producers.seen["q"].highest, 7, "an empty range says nothing");
     }
 
     #[test]

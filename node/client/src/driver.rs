@@ -165,7 +165,10 @@ async fn timeout_or_never<T>(limit: Option<Duration>, future: impl Future<Output
     }
 }
 
-/// Tries the addresses in turn until one answers.
+/// How long a node may take to answer whether it is the master, once another one is ready to carry us there.
+const MASTER_SEARCH_MAX: Duration = Duration::from_millis(500);
+
+/// Tries the addresses in turn until one answers; of those that do, the master is chosen, if it is among them.
 async fn dial(
     shared: &Shared,
     lost: Option<&str>,
@@ -183,19 +186,28 @@ async fn dial(
     }
     let mut passes_made = 0;
     loop {
+        // A node that would carry us to the master, kept while the others are asked whether they are it.
+        let mut carrier: Option<Socket> = None;
         for address in endpoints.order(lost, random) {
-            let attempt = timeout(
-                shared.options.attempt_timeout,
-                login::connect(&address, shared.tls.as_ref(), &shared.options),
-            );
-            let reason = match attempt.await {
+            let limit = match carrier {
+                None => shared.options.attempt_timeout,
+                Some(_) => shared.options.attempt_timeout.min(MASTER_SEARCH_MAX),
+            };
+            let reason = match timeout(limit, login::connect(&address, shared.tls.as_ref(), &shared.options)).await {
+                Ok(Ok(socket)) if socket.carried && shared.options.follow_master => {
+                    carrier.get_or_insert(socket);
+                    continue;
+                }
                 Ok(Ok(socket)) => return Ok(socket),
                 Ok(Err(LoginError::Refused(text))) => return Err(ConnectError::Refused { address, text }),
                 Ok(Err(LoginError::Failed(reason))) => reason,
-                Err(_) => format!("no answer within {:?}", shared.options.attempt_timeout),
+                Err(_) => format!("no answer within {limit:?}"),
             };
             shared.core().note_failure(format!("{address}: {reason}"));
             shared.tell(Event::AttemptFailed { address, reason });
+        }
+        if let Some(socket) = carrier {
+            return Ok(socket);
         }
         pass = pass.saturating_add(1);
         passes_made += 1;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 use ferrymq_protocol::{
     Output,
-    stomp::{Command, Decoder, Frame, StompLimits, Version, encode},
+    stomp::{CARRIED, Command, Decoder, Frame, StompLimits, Version, encode},
 };
 use ferrymq_transport::TlsDialer;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -21,6 +21,8 @@ pub(crate) struct Socket {
     pub(crate) address: String,
     pub(crate) stream: Carrier,
     pub(crate) decoder: Decoder,
+    /// This node is not the master, but carries us to it.
+    pub(crate) carried: bool,
     /// What came behind CONNECTED.
     pub(crate) input: BytesMut,
     /// Show that we are alive after that long without sending.
@@ -80,6 +82,7 @@ pub(crate) async fn connect(address: &str, tls: Option<&TlsDialer>, options: &Op
         address: address.to_owned(),
         stream,
         decoder,
+        carried: frame.headers.get(CARRIED) == Some("true"),
         input,
         send_every,
         silence_max,

@@ -36,6 +36,9 @@ pub struct Options {
     /// How often each side shows that it is alive; a silence of twice that ends the connection. Zero: never. Default
     /// 10 s.
     pub heartbeat: Duration,
+    /// Whether, of several nodes, the one that is the master is chosen. Any node takes a client, but one that carries it to
+    /// the master costs every message a hop more. Default true.
+    pub follow_master: bool,
     /// Deliveries waiting in this process, in bytes; above it, nothing more is read from the socket. Default 64 MiB.
     pub inbox_bytes_max: usize,
 }
@@ -51,6 +54,7 @@ impl Default for Options {
             startup_timeout: Duration::from_secs(30),
             reconnect_delay_max: Duration::from_secs(2),
             heartbeat: Duration::from_secs(10),
+            follow_master: true,
             inbox_bytes_max: 64 << 20,
         }
     }
@@ -67,6 +71,7 @@ impl std::fmt::Debug for Options {
             .field("startup_timeout", &self.startup_timeout)
             .field("reconnect_delay_max", &self.reconnect_delay_max)
             .field("heartbeat", &self.heartbeat)
+            .field("follow_master", &self.follow_master)
             .field("inbox_bytes_max", &self.inbox_bytes_max)
             .finish_non_exhaustive()
     }

@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use broker::{Broker, Reply, connected, error, receipt};
+use broker::{Broker, Reply, carried, connected, error, receipt};
 use ferrymq_client::{ConnectError, Connection, Event, Options, Outgoing, ProducerOptions, SendError};
 use ferrymq_protocol::stomp::{Command, Frame};
 use tokio::time::timeout;
@@ -168,6 +168,37 @@ async fn another_broker_takes_over() {
     assert!(matches!(events.recv().await, Ok(Event::Lost { address, .. }) if address == first.address.to_string()));
     let reconnected = events.recv().await.unwrap();
     assert!(matches!(reconnected, Event::Reconnected { address, .. } if address == second.address.to_string()));
+}
+
+#[tokio::test]
+async fn of_several_nodes_the_master_is_chosen_or_else_the_first_that_carries() {
+    for (masters, follow_master, expected) in [(1, true, 2), (0, true, 0), (1, false, 0)] {
+        let taken = Arc::new(Mutex::new(Vec::new()));
+        let mut nodes = Vec::new();
+        for node in 0..3 {
+            let (taken, carries) = (taken.clone(), node < 3 - masters);
+            let behaviour = move |_: usize, frame: &Frame| match frame.command {
+                Command::Connect if carries => vec![carried()],
+                Command::Connect => vec![connected()],
+                _ => {
+                    taken.lock().unwrap().push(node);
+                    receipt(frame)
+                }
+            };
+            nodes.push(Broker::start(behaviour).await);
+        }
+        let uris: Vec<String> = nodes.iter().map(|node| format!("tcp://{}", node.address)).collect();
+        let uri = format!("failover:({})?randomize=false", uris.join(","));
+        let options = Options {
+            follow_master,
+            ..Options::default()
+        };
+        let connecting = timeout(DEADLINE, Connection::connect(&uri, options));
+        let connection = connecting.await.unwrap().unwrap();
+        let producer = send_numbers(&connection, 3).await;
+        timeout(DEADLINE, producer.flush()).await.unwrap().unwrap();
+        assert_eq!(*taken.lock().unwrap(), [expected; 3]);
+    }
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use ferrymq_broker::{Command, DeadLetter, Place, QueueId};
+use ferrymq_message::{Producer, StoredMessage};
 
 use crate::{ConnectionId, ConsumerId};
 
@@ -24,6 +25,42 @@ pub enum Action {
         redeliveries: u16,
         /// Why it is in a dead letter queue.
         dead_letter: Option<DeadLetter>,
+    },
+    /// Send a message to a consumer that the log does not know.
+    DeliverDirect {
+        /// The consumer.
+        consumer: ConsumerId,
+        /// Its connection.
+        connection: ConnectionId,
+        /// As of any delivery.
+        tag: u64,
+        /// The message.
+        message: StoredMessage,
+        /// Times it was dispatched and came back; it is marked as redelivered where there are any.
+        redeliveries: u16,
+    },
+    /// A message that was held is delivered: its producer can be answered.
+    Answer {
+        /// The caller's name for the message.
+        ticket: u64,
+    },
+    /// A message that was held takes the log. [`crate::Dispatcher::logged`] is owed.
+    Log {
+        /// Its queue.
+        queue: QueueId,
+        /// The caller's name for the message.
+        ticket: u64,
+        /// Who numbered it: see [`crate::Dispatcher::passed`].
+        producer: Option<Producer>,
+        /// The encoded command.
+        command: Bytes,
+    },
+    /// A message that came back takes the log. [`crate::Dispatcher::logged`] is owed.
+    PutBack {
+        /// Its queue.
+        queue: QueueId,
+        /// The command.
+        command: Command,
     },
     /// Put a command into the group's log.
     Propose(Command),

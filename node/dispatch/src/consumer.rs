@@ -5,6 +5,8 @@ use std::collections::VecDeque;
 use ferrymq_broker::QueueId;
 use ferrymq_message::Selector;
 
+use crate::Direct;
+
 /// A consumer's number, unique on this master.
 pub type ConsumerId = u64;
 /// A connection's number, unique on this node.
@@ -42,6 +44,16 @@ pub struct Consumer {
     pub(crate) browse_ended: bool,
     /// Unacknowledged deliveries, in the order of their tags: (tag, message).
     pub(crate) in_flight: VecDeque<(u64, u64)>,
+    /// The same of messages that the log does not know.
+    pub(crate) direct: VecDeque<(u64, Direct)>,
+}
+
+/// What an acknowledgement takes out of a consumer's unacknowledged deliveries.
+#[derive(Debug, Default)]
+pub(crate) struct Taken {
+    /// Numbers of logged messages.
+    pub(crate) seqs: Vec<u64>,
+    pub(crate) direct: Vec<Direct>,
 }
 
 impl Consumer {
@@ -59,17 +71,18 @@ impl Consumer {
             browsed_to: 0,
             browse_ended: false,
             in_flight: VecDeque::new(),
+            direct: VecDeque::new(),
         }
     }
 
     /// Deliveries that it could take now.
     pub fn room(&self) -> u32 {
-        self.prefetch.saturating_sub(self.in_flight.len() as u32)
+        self.prefetch.saturating_sub(self.unacknowledged() as u32)
     }
 
     /// Deliveries that are not acknowledged.
     pub fn unacknowledged(&self) -> usize {
-        self.in_flight.len()
+        self.in_flight.len() + self.direct.len()
     }
 
     pub(crate) fn tag(&mut self) -> u64 {
@@ -83,17 +96,30 @@ impl Consumer {
         tag
     }
 
+    pub(crate) fn take_direct(&mut self, direct: Direct) -> u64 {
+        let tag = self.tag();
+        self.direct.push_back((tag, direct));
+        tag
+    }
+
     /// Takes the acknowledged deliveries out of what is in flight and returns their messages.
-    pub(crate) fn settle(&mut self, target: Target) -> Vec<u64> {
-        match target {
-            Target::UpTo(tag) => {
-                let count = self.in_flight.partition_point(|&(t, _)| t <= tag);
-                self.in_flight.drain(..count).map(|(_, seq)| seq).collect()
-            }
-            Target::One(tag) => match self.in_flight.binary_search_by_key(&tag, |&(t, _)| t) {
-                Ok(at) => self.in_flight.remove(at).map(|(_, seq)| seq).into_iter().collect(),
-                Err(_) => Vec::new(),
-            },
+    pub(crate) fn settle(&mut self, target: Target) -> Taken {
+        Taken {
+            seqs: settle(&mut self.in_flight, target),
+            direct: settle(&mut self.direct, target),
         }
+    }
+}
+
+fn settle<T>(in_flight: &mut VecDeque<(u64, T)>, target: Target) -> Vec<T> {
+    match target {
+        Target::UpTo(tag) => {
+            let count = in_flight.partition_point(|&(t, _)| t <= tag);
+            in_flight.drain(..count).map(|(_, message)| message).collect()
+        }
+        Target::One(tag) => match in_flight.binary_search_by_key(&tag, |&(t, _)| t) {
+            Ok(at) => in_flight.remove(at).map(|(_, message)| message).into_iter().collect(),
+            Err(_) => Vec::new(),
+        },
     }
 }

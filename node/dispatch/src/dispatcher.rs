@@ -1,12 +1,16 @@
 //! All queues' dispatch on one master. Routes effects and requests to the queue that they concern.
 
+mod direct;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use ferrymq_broker::{Acknowledge, Broker, Command, Effect, Queue, QueueId, QueueKind, Return};
 use ferrymq_message::Destination;
 
 use crate::{
-    Action, Bodies, Bridge, Consumer, ConsumerId, Target,
+    Action, Bodies, Bridge, Consumer, ConsumerId, Direct, Target,
+    consumer::Taken,
+    numbers::Numbers,
     queue::{Flight, QueueDispatch},
     surroundings::Surroundings,
 };
@@ -24,6 +28,8 @@ pub struct Limits {
     pub hops_max: u8,
     /// How long a queue without consumers is remembered as having some, in milliseconds.
     pub consuming_linger_ms: i64,
+    /// Memory of messages that do not take the log, in bytes; beyond it they do.
+    pub direct_bytes_max: usize,
 }
 
 impl Default for Limits {
@@ -34,6 +40,7 @@ impl Default for Limits {
             expired_to_dead_letter: true,
             hops_max: 16,
             consuming_linger_ms: 2_000,
+            direct_bytes_max: 64 << 20,
         }
     }
 }
@@ -66,6 +73,26 @@ pub struct Dispatcher {
     expiry_at: (QueueId, u64),
     /// Queues whose demand the mesh has been told of.
     reported: BTreeMap<QueueId, Destination>,
+    /// Numbers of messages that did not take the log, and that the log was not told of.
+    numbers: Numbers,
+    /// Memory of messages that do not take the log, in bytes.
+    direct_bytes: usize,
+    /// Queues that may hold arrivals.
+    holding: BTreeSet<QueueId>,
+    /// For the next [`Dispatcher::dispatch`].
+    ready: Vec<Action>,
+}
+
+/// What an acknowledgement settles.
+#[derive(Debug, Default)]
+pub struct Settled {
+    /// What the log has to know; none where it does not know the messages.
+    pub command: Option<Command>,
+    /// The queue.
+    pub queue: QueueId,
+    /// Messages that the log does not know; they are the caller's now, who gives them to [`Dispatcher::forget`],
+    /// [`Dispatcher::bury`] or [`Dispatcher::take_back`].
+    pub direct: Vec<Direct>,
 }
 
 impl Dispatcher {
@@ -79,25 +106,25 @@ impl Dispatcher {
 
     /// A consumer comes. Its queue must be there.
     pub fn add_consumer(&mut self, id: ConsumerId, consumer: Consumer) {
-        let queue = self.touch(consumer.queue);
-        queue.consumers.push(id, consumer.priority);
-        queue.idle_since_ms = None;
-        queue.rescan();
+        self.touch(consumer.queue).add_consumer(id, &consumer);
         self.consumers.insert(id, consumer);
     }
 
     /// A consumer goes; what it has not acknowledged comes back. That counts as a redelivery but is no reason for the
     /// dead letter queue: a consumer with a large prefetch that comes and goes has not rejected anything.
     pub fn remove_consumer(&mut self, id: ConsumerId, counted: bool) -> Option<Command> {
-        let consumer = self.consumers.remove(&id)?;
-        let queue = self.touch_known(consumer.queue)?;
-        queue.consumers.remove(id);
-        if consumer.exclusive {
-            // Others may want what the exclusive one did not.
-            queue.rescan();
-        }
+        let mut consumer = self.consumers.remove(&id)?;
+        let direct = std::mem::take(&mut consumer.direct);
+        let Some(queue) = self.touch_known(consumer.queue) else {
+            self.forget(consumer.queue, direct.into_iter().map(|(_, message)| message));
+            return None;
+        };
+        queue.remove_consumer(id, &consumer);
         let mut seqs: Vec<u64> = consumer.in_flight.iter().map(|&(_, seq)| seq).collect();
         queue.settle(&mut seqs, Flight::Returning);
+        for (_, message) in direct {
+            queue.direct.take_back(message, counted);
+        }
         (!seqs.is_empty()).then(|| {
             Command::Return(Return {
                 queue: consumer.queue,
@@ -112,20 +139,25 @@ impl Dispatcher {
 
     /// Takes acknowledged deliveries out of what is in flight. The command takes the messages away; with `rejected` it
     /// sends them to the dead letter queue (STOMP NACK, as ActiveMQ's poison acknowledgement).
-    pub fn acknowledge(&mut self, id: ConsumerId, target: Target, rejected: bool) -> Option<Command> {
-        let consumer = self.consumers.get_mut(&id)?;
-        let queue_id = consumer.queue;
-        let mut seqs = consumer.settle(target);
+    pub fn acknowledge(&mut self, id: ConsumerId, target: Target, rejected: bool) -> Settled {
+        let Some(consumer) = self.consumers.get_mut(&id) else {
+            return Settled::default();
+        };
+        let queue = consumer.queue;
+        let Taken { mut seqs, direct } = consumer.settle(target);
         let flight = if rejected { Flight::Rejected } else { Flight::Leaving };
-        self.touch_known(queue_id)?.settle(&mut seqs, flight);
-        if seqs.is_empty() {
-            return None;
+        match self.touch_known(queue) {
+            Some(known) => known.settle(&mut seqs, flight),
+            None => seqs.clear(),
         }
-        Some(if rejected {
-            self.reject(queue_id, seqs)
+        let command = if seqs.is_empty() {
+            None
+        } else if rejected {
+            Some(self.reject(queue, seqs))
         } else {
-            Command::Acknowledge(Acknowledge { queue: queue_id, seqs })
-        })
+            Some(Command::Acknowledge(Acknowledge { queue, seqs }))
+        };
+        Settled { command, queue, direct }
     }
 
     fn reject(&self, queue: QueueId, seqs: Vec<u64>) -> Command {
@@ -196,7 +228,11 @@ impl Dispatcher {
             }
             Effect::ConsumingBegan { queue } => self.touch(queue).consuming_began(),
             Effect::QueueDeleted { queue } => {
-                self.queues.remove(&queue);
+                if let Some(mut gone) = self.queues.remove(&queue) {
+                    self.direct_bytes -= gone.held_bytes() + gone.direct.returned_bytes();
+                    // The log makes the queue anew for what came after the deletion.
+                    gone.direct.spill(queue, &mut self.ready);
+                }
                 self.demand_changed.insert(queue);
             }
             Effect::QueueCreated { .. } | Effect::Published { .. } => {}
@@ -212,17 +248,18 @@ impl Dispatcher {
             .map(|c| c.queue)
             .collect();
         for queue in queues {
-            self.touch(queue);
+            self.touch_known(queue);
         }
     }
 
     /// True where [`Dispatcher::dispatch`] has something to look at.
     pub fn is_dirty(&self) -> bool {
-        !self.dirty.is_empty()
+        !self.dirty.is_empty() || !self.ready.is_empty()
     }
 
     /// Hands out what can be handed out, a limited number of messages at a time: it may be dirty again after it.
     pub fn dispatch(&mut self, broker: &Broker, bodies: &dyn Bodies, now_ms: i64, out: &mut Vec<Action>) {
+        out.append(&mut self.ready);
         for id in std::mem::take(&mut self.dirty) {
             let (Some(dispatch), Some(queue)) = (self.queues.get_mut(&id), broker.queues().get(id)) else {
                 continue;
@@ -237,6 +274,9 @@ impl Dispatcher {
                 bodies,
                 limits: &self.limits,
                 now_ms,
+                producers: broker.producers(),
+                numbers: &mut self.numbers,
+                direct_bytes: &mut self.direct_bytes,
             };
             if dispatch.dispatch(around, out) {
                 self.dirty.insert(id);
@@ -341,7 +381,11 @@ impl Dispatcher {
         }
         let selective = !demand.selectors.contains(&None);
         // What a selector leaves lying here does not take anybody's room.
-        let waiting = if selective { 0 } else { dispatch.backlog(queue) };
+        let waiting = if selective {
+            0
+        } else {
+            dispatch.backlog(queue) + dispatch.direct.waiting() as u64
+        };
         demand.credit = u32::try_from(room.saturating_sub(waiting)).unwrap_or(u32::MAX);
         demand
     }
@@ -350,7 +394,7 @@ impl Dispatcher {
     pub fn counts(&self, queue: QueueId) -> (usize, usize) {
         self.queues
             .get(&queue)
-            .map_or((0, 0), |q| (q.consumers.len(), q.in_flight()))
+            .map_or((0, 0), |q| (q.consumers.len(), q.in_flight() + q.direct.in_flight()))
     }
 
     /// The consumer of this number.

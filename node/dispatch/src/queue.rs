@@ -3,19 +3,21 @@
 //! Invariant: a living message is in exactly one of these: at or after `cursor`; in `waiting` (looked at, and nobody
 //! could take it, or it came back); in `flights`; or set aside for another group in the replicated state.
 
-use std::{
-    cmp::Reverse,
-    collections::{BTreeMap, BTreeSet, HashMap},
-};
+mod choice;
+mod direct;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use ferrymq_broker::{Acknowledge, Command, Consuming, Expire, Offer, Queue, QueueId, Slot};
 use foldhash::fast::FixedState;
 
 use crate::{
-    Action, Bridge, ConsumerId, Limits,
+    Action, Bridge, Consumer, ConsumerId, Limits,
+    direct::Directs,
     surroundings::{Lazy, Surroundings},
     turns::Turns,
 };
+use choice::Choice;
 
 /// Messages that are looked at beyond one that waits for its consumer, at most.
 const LOOKAHEAD_MAX: usize = 4096;
@@ -65,6 +67,11 @@ pub(crate) struct QueueDispatch {
     /// What earlier masters have offered is known.
     pub(crate) adopted: bool,
     pub(crate) idle_since_ms: Option<i64>,
+    /// What does not take the log.
+    pub(crate) direct: Directs,
+    /// How many of the consumers are exclusive, and how many are browsers.
+    exclusive: usize,
+    browsers: usize,
 }
 
 /// What a round takes out of the queue, to be proposed at its end.
@@ -90,19 +97,25 @@ const LOOKS_MAX: usize = 16_384;
 /// The same where a look may mean that a message is read from disk.
 const SELECTIVE_LOOKS_MAX: usize = 512;
 
-/// Who takes a message.
-enum Choice {
-    Consumer(ConsumerId),
-    /// Position among the bridges.
-    Bridge(usize),
-    /// Somebody wants it and has no room.
-    Later,
-    /// Nobody wants it.
-    Unwanted,
-    Unreadable,
-}
-
 impl QueueDispatch {
+    pub(crate) fn add_consumer(&mut self, id: ConsumerId, consumer: &Consumer) {
+        self.consumers.push(id, consumer.priority);
+        self.exclusive += usize::from(consumer.exclusive);
+        self.browsers += usize::from(consumer.browser);
+        self.idle_since_ms = None;
+        self.rescan();
+    }
+
+    pub(crate) fn remove_consumer(&mut self, id: ConsumerId, consumer: &Consumer) {
+        self.consumers.remove(id);
+        self.exclusive -= usize::from(consumer.exclusive);
+        self.browsers -= usize::from(consumer.browser);
+        if consumer.exclusive {
+            // Others may want what the exclusive one did not.
+            self.rescan();
+        }
+    }
+
     /// Looks at everything again, because somebody came who may want what others did not.
     pub(crate) fn rescan(&mut self) {
         self.cursor = 0;
@@ -191,6 +204,7 @@ impl QueueDispatch {
     /// Hands out what can be handed out; true where there is more to look at than one round may.
     pub(crate) fn dispatch(&mut self, mut around: Surroundings<'_>, out: &mut Vec<Action>) -> bool {
         if !self.has_takers() {
+            self.give_up(&mut around, out);
             return false;
         }
         let (browsers, browse_more) = self.browse(&mut around, out);
@@ -214,13 +228,21 @@ impl QueueDispatch {
             0
         };
         let mut looks = if selective { SELECTIVE_LOOKS_MAX } else { LOOKS_MAX };
+        let mut returned_at = (0, 0);
+        let quiet = self.direct.logging == 0;
         while self.anybody_has_room(&around) {
             if looks == 0 {
                 self.scan_at = position;
                 break;
             }
             looks -= 1;
-            let Some((seq, slot)) = self.next(around.queue, position) else {
+            let next = self.next(around.queue, position);
+            if let Some(place) = self.direct.first_returned(returned_at, next.map(|(seq, _)| seq)) {
+                returned_at = (place.0, place.1 + 1);
+                self.hand_out_returned(place, sole, quiet, &mut around, out);
+                continue;
+            }
+            let Some((seq, slot)) = next else {
                 break;
             };
             position = seq + 1;
@@ -234,16 +256,8 @@ impl QueueDispatch {
             }
         }
         self.propose(around.queue, around.limits, taken, out);
+        self.release(sole, &mut around, out);
         looks == 0 || browse_more
-    }
-
-    /// True where a look may mean that a message is read and decoded.
-    fn is_selective(&self, around: &Surroundings<'_>) -> bool {
-        self.bridges.iter().any(|bridge| !bridge.selectors.is_empty())
-            || self
-                .consumers
-                .iter()
-                .any(|id| around.consumers.get(&id).is_some_and(|c| c.selector.is_some()))
     }
 
     /// The first message from this position on that may be looked at.
@@ -265,11 +279,6 @@ impl QueueDispatch {
         if !self.waiting.remove(&seq) {
             self.cursor = self.cursor.max(seq + 1);
         }
-    }
-
-    fn anybody_has_room(&self, around: &Surroundings<'_>) -> bool {
-        self.bridges.iter().any(|bridge| bridge.room() > 0)
-            || self.consumers.iter().any(|id| around.consumer_has_room(id))
     }
 
     fn hand_out(
@@ -324,70 +333,6 @@ impl QueueDispatch {
         }
     }
 
-    /// Local consumers first, by priority and then in turn; then other groups, the most room first, then the nearest.
-    fn choose(&mut self, slot: &Slot, sole: Option<ConsumerId>, around: &Surroundings<'_>) -> Choice {
-        let mut message = Lazy::new(around.bodies, slot);
-        let mut is_unreadable = false;
-        // Whether a consumer may have the message at all, room or not.
-        let mut wants = |id: ConsumerId| {
-            let Some(consumer) = around.consumers.get(&id) else {
-                return false;
-            };
-            if consumer.browser || sole.is_some_and(|sole| sole != id) {
-                return false;
-            }
-            let matches = consumer
-                .selector
-                .as_ref()
-                .map_or(Some(true), |selector| message.matches(selector));
-            is_unreadable |= matches.is_none();
-            matches == Some(true)
-        };
-        let taker = self
-            .consumers
-            .first_that(|id| around.consumer_has_room(id) && wants(id));
-        let mut wanted = taker.is_none() && self.consumers.iter().any(wants);
-        if is_unreadable {
-            return Choice::Unreadable;
-        }
-        if let Some(id) = taker {
-            return Choice::Consumer(id);
-        }
-        // What came from another group goes on only where nobody here wants it; else it would go to and fro.
-        let may_leave = !slot.parked() && slot.hops < around.limits.hops_max && (slot.hops == 0 || !wanted);
-        let mut to: Option<(u32, u32, usize)> = None;
-        for (at, bridge) in self.bridges.iter().enumerate().filter(|_| may_leave) {
-            let matching = bridge.selectors.is_empty()
-                || bridge
-                    .selectors
-                    .iter()
-                    .any(|selector| message.matches(selector) == Some(true));
-            if !matching {
-                continue;
-            }
-            wanted = true;
-            let key = (bridge.room(), u32::MAX - bridge.distance, at);
-            if bridge.room() > 0 && to.is_none_or(|(room, near, _)| (key.0, key.1) > (room, near)) {
-                to = Some(key);
-            }
-        }
-        match to {
-            Some((_, _, at)) => Choice::Bridge(at),
-            None if wanted => Choice::Later,
-            None => Choice::Unwanted,
-        }
-    }
-
-    /// The exclusive consumer that is served while it is there: of several the one of the highest priority, and of
-    /// these the oldest (ActiveMQ: `QueueDispatchSelector`).
-    fn sole_consumer(&self, around: &Surroundings<'_>) -> Option<ConsumerId> {
-        let exclusive = self.consumers.iter().filter_map(|id| {
-            let consumer = around.consumers.get(&id)?;
-            (consumer.exclusive && !consumer.browser).then_some((Reverse(consumer.priority), id))
-        });
-        exclusive.min().map(|(_, id)| id)
-    }
-
     /// Browsers see each message once and take nothing. Returns how many of the consumers are browsers, and whether there
     /// is more to look at than one round may.
     fn browse(&mut self, around: &mut Surroundings<'_>, out: &mut Vec<Action>) -> (usize, bool) {
@@ -415,7 +360,7 @@ impl QueueDispatch {
                     more = true;
                     break;
                 }
-                let mut message = Lazy::new(around.bodies, slot);
+                let mut message = Lazy::new(around.bodies, slot.place);
                 if selector
                     .as_ref()
                     .is_none_or(|selector| message.matches(selector) == Some(true))

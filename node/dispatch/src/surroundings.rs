@@ -3,10 +3,10 @@
 
 use std::collections::BTreeMap;
 
-use ferrymq_broker::{Queue, Slot};
-use ferrymq_message::{Message, Selector, StoredMessage};
+use ferrymq_broker::{Place, Queue, Slot, producers::Producers};
+use ferrymq_message::{Message, Producer, Selector, StoredMessage};
 
-use crate::{Action, Bodies, ConnectionId, Consumer, ConsumerId, Limits};
+use crate::{Action, Bodies, ConnectionId, Consumer, ConsumerId, Direct, Limits, numbers::Numbers};
 
 /// See the file's head.
 pub(crate) struct Surroundings<'a> {
@@ -15,6 +15,11 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) bodies: &'a dyn Bodies,
     pub(crate) limits: &'a Limits,
     pub(crate) now_ms: i64,
+    /// The numbers that the log has seen, and those of messages that did not take it.
+    pub(crate) producers: &'a Producers,
+    pub(crate) numbers: &'a mut Numbers,
+    /// Memory of all queues' messages that do not take the log, in bytes.
+    pub(crate) direct_bytes: &'a mut usize,
 }
 
 impl Surroundings<'_> {
@@ -49,6 +54,28 @@ impl Surroundings<'_> {
         }
     }
 
+    /// Whether a message of this number was there before (P5).
+    pub(crate) fn has_come(&self, producer: &Producer) -> bool {
+        self.numbers.has(producer) || self.producers.has(&producer.id, producer.sequence)
+    }
+
+    pub(crate) fn deliver_direct(&mut self, id: ConsumerId, direct: Direct, out: &mut Vec<Action>) {
+        let Some(consumer) = self.consumers.get_mut(&id) else {
+            return;
+        };
+        let connection = consumer.connection;
+        let (message, redeliveries) = (direct.message.clone(), direct.redeliveries);
+        let tag = consumer.take_direct(direct);
+        self.bodies.hand_out(connection, message.bytes().len());
+        out.push(Action::DeliverDirect {
+            consumer: id,
+            connection,
+            tag,
+            message,
+            redeliveries,
+        });
+    }
+
     pub(crate) fn advance_browser(&mut self, id: ConsumerId, position: u64) {
         if let Some(consumer) = self.consumers.get_mut(&id) {
             consumer.browsed_to = position;
@@ -64,26 +91,41 @@ impl Surroundings<'_> {
 
 /// A message whose bytes are read and decoded when a selector first asks.
 pub(crate) struct Lazy<'a> {
-    bodies: &'a dyn Bodies,
-    slot: &'a Slot,
+    bytes: Source<'a>,
     read: Option<Option<Message>>,
 }
 
+enum Source<'a> {
+    Place(&'a dyn Bodies, Place),
+    Stored(&'a StoredMessage),
+}
+
 impl<'a> Lazy<'a> {
-    pub(crate) fn new(bodies: &'a dyn Bodies, slot: &'a Slot) -> Self {
-        Self {
-            bodies,
-            slot,
-            read: None,
-        }
+    pub(crate) fn new(bodies: &'a dyn Bodies, place: Place) -> Self {
+        let bytes = Source::Place(bodies, place);
+        Self { bytes, read: None }
+    }
+
+    /// One that is in memory.
+    pub(crate) fn of(stored: &'a StoredMessage) -> Self {
+        let bytes = Source::Stored(stored);
+        Self { bytes, read: None }
     }
 
     /// None where the message cannot be read.
     pub(crate) fn matches(&mut self, selector: &Selector) -> Option<bool> {
-        let message = self.read.get_or_insert_with(|| {
-            let bytes = self.bodies.read(self.slot.place)?;
-            StoredMessage::new(bytes).and_then(|stored| stored.decode()).ok()
+        let message = self.read.get_or_insert_with(|| match self.bytes {
+            Source::Place(bodies, place) => {
+                let bytes = bodies.read(place)?;
+                StoredMessage::new(bytes).and_then(|stored| stored.decode()).ok()
+            }
+            Source::Stored(stored) => stored.decode().ok(),
         });
         message.as_ref().map(|message| selector.matches(message))
+    }
+
+    /// A selector has asked, in vain.
+    pub(crate) fn is_unreadable(&self) -> bool {
+        matches!(self.read, Some(None))
     }
 }

@@ -9,6 +9,7 @@ use crate::{
     front::Place,
     queue::{Need, Op, PACK_BYTES, Pack},
     shared::{Shared, State},
+    threads::wait_for,
 };
 
 /// An install under way. Dropping it leaves the old contents as they were. Its methods wait for the disk: call them
@@ -89,7 +90,7 @@ impl Install {
         let (told, outcome) = mpsc::channel();
         self.shared
             .submit(need, Box::new(move |result| _ = told.send(result)), make);
-        outcome.recv().unwrap_or(Err(Error::Closed))
+        wait_for(&self.shared, &outcome)
     }
 
     fn flush(&mut self) {

@@ -1,11 +1,7 @@
 //! The journal as its owner sees it. Operations are accepted at once and answered by the writer thread; reads come from
 //! memory or disk.
 
-use std::{
-    panic::{AssertUnwindSafe, catch_unwind},
-    sync::{Arc, Mutex, PoisonError},
-    thread::{self, JoinHandle},
-};
+use std::sync::Arc;
 
 use bytes::Bytes;
 
@@ -16,19 +12,20 @@ use crate::{
     front::{LogState, Place, Record},
     install::Install,
     live::SparseSegment,
-    opening::{open, random},
+    disk::random,
+    opening::open,
     queue::{Done, Need, Op},
     record::{HEADER_BYTES, PAYLOAD_BYTES_MAX},
     shared::{Shared, State},
     stats::Stats,
-    writer::Writer,
+    threads::Threads,
 };
 
 /// A journal in one directory. Clones share it; it is closed by [`Journal::close`] or with the last clone.
 #[derive(Clone)]
 pub struct Journal {
     pub(crate) shared: Arc<Shared>,
-    threads: Arc<Threads>,
+    pub(crate) threads: Arc<Threads>,
 }
 
 impl Journal {
@@ -322,80 +319,6 @@ impl std::fmt::Debug for Journal {
         f.debug_struct("Journal")
             .field("dir", &self.shared.config.dir)
             .finish_non_exhaustive()
-    }
-}
-
-/// The journal's threads; ended with the last clone.
-struct Threads {
-    shared: Arc<Shared>,
-    running: Mutex<Vec<JoinHandle<()>>>,
-}
-
-impl Threads {
-    fn start(shared: &Arc<Shared>, writer: Writer) -> Result<Self, Error> {
-        let at_failure = shared.clone();
-        let write = move || {
-            // A callback may panic; nobody may then wait for an answer that never comes.
-            if catch_unwind(AssertUnwindSafe(|| writer.run())).is_err() {
-                at_failure.fail("the writer thread panicked".into());
-                let queued: Vec<_> = at_failure.lock().queue.drain(..).collect();
-                let reason = at_failure.failure().unwrap_or_default();
-                queued
-                    .into_iter()
-                    .for_each(|q| at_failure.answer(q, Err(Error::Failed { reason: reason.clone() })));
-                at_failure.progress.notify_all();
-            }
-        };
-        let room = shared.clone();
-        let spawn = |name: &str, run: Box<dyn FnOnce() + Send>| {
-            let spawned = thread::Builder::new().name(name.into()).spawn(run);
-            spawned.map_err(|e| Error::io("start a thread", &shared.config.dir, e))
-        };
-        let room = spawn("journal-room", Box::new(move || room.room.look_after()))?;
-        let writer = spawn("journal-write", Box::new(write));
-        if writer.is_err() {
-            shared.room.close();
-        }
-        Ok(Self {
-            shared: shared.clone(),
-            running: Mutex::new(vec![writer?, room]),
-        })
-    }
-
-    fn stop(&self) {
-        let running: Vec<_> = self
-            .running
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .drain(..)
-            .collect();
-        self.shared.lock().closing = true;
-        self.shared.work.notify_all();
-        if running
-            .iter()
-            .any(|thread| thread.thread().id() == thread::current().id())
-        {
-            // A callback held the last clone. The threads end by themselves, and the directory's lock goes with them.
-            self.shared.room.close();
-            return;
-        }
-        for thread in running {
-            let _ = thread.join();
-            self.shared.room.close();
-        }
-        drop(
-            self.shared
-                .lock_file
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .take(),
-        );
-    }
-}
-
-impl Drop for Threads {
-    fn drop(&mut self) {
-        self.stop();
     }
 }
 

@@ -8,6 +8,7 @@
 //! found at start) changes is an `Event`, and the `Catalog` is the sum of all events: what is where on disk.
 
 mod config;
+mod disk;
 mod error;
 mod journal;
 
@@ -16,6 +17,7 @@ mod layout;
 mod queue;
 mod room;
 mod shared;
+mod threads;
 mod writer;
 
 mod catalog;

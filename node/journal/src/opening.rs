@@ -3,15 +3,11 @@
 //! The last segment of the previous run is always sealed and cut to what it holds, and a new one begun: so nothing of a
 //! torn tail remains that a later crash could bring back.
 
-use std::{
-    fs::{self, File, TryLockError},
-    hash::{BuildHasher, Hasher, RandomState},
-    path::Path,
-    sync::Arc,
-};
+use std::{path::Path, sync::Arc};
 
 use crate::{
     config::Config,
+    disk::{self as fs, File, TryLockError, random},
     error::Error,
     front::Front,
     record::record_bytes,
@@ -125,11 +121,4 @@ fn rewrite(file: &SegmentFile, from: u64, to: u64) -> Result<(), Error> {
         at += bytes.len() as u64;
     }
     Ok(())
-}
-
-/// From the operating system's randomness, by way of the standard library's hash keys.
-pub(crate) fn random() -> u64 {
-    let mut hasher = RandomState::new().build_hasher();
-    hasher.write_u64(std::process::id().into());
-    hasher.finish().max(1)
 }

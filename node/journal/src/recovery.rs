@@ -7,13 +7,13 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
 use crate::{
     catalog::Catalog,
+    disk as fs,
     error::Error,
     event::Event,
     outline::Outline,

@@ -6,7 +6,6 @@
 
 use std::{
     collections::VecDeque,
-    fs::{self, File},
     path::{Path, PathBuf},
     sync::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError,
@@ -16,9 +15,10 @@ use std::{
 };
 
 use crate::{
+    disk::{self as fs, File, allocate},
     error::Error,
     recovery::{segment_path, spare_path, unfinished_path},
-    segment::{SegmentFile, allocate},
+    segment::SegmentFile,
 };
 
 /// Files kept for votes and other small records when the disk is full.
@@ -43,7 +43,8 @@ pub(crate) struct Room {
     wake: Condvar,
 }
 
-struct RoomState {
+/// What the room's lock protects.
+pub(crate) struct RoomState {
     next_id: u64,
     ready: Option<SegmentFile>,
     spares: Vec<PathBuf>,
@@ -231,6 +232,13 @@ impl Room {
 
     /// The room's thread.
     pub(crate) fn look_after(&self) {
+        while let Some(state) = self.turn() {
+            drop(self.wake.wait_timeout(state, LOOK_EVERY));
+        }
+    }
+
+    /// Does what there is to do, jobs first; `None` where the room is closed.
+    pub(crate) fn turn(&self) -> Option<MutexGuard<'_, RoomState>> {
         let mut state = self.lock();
         loop {
             if let Some(job) = state.jobs.pop_front() {
@@ -240,24 +248,20 @@ impl Room {
                 continue;
             }
             if state.closing {
-                return;
+                return None;
             }
-            if let Some(file) = state.recycle.pop_front() {
-                drop(state);
-                if let Err(error) = self.keep_or_remove(&file.path) {
-                    tracing::warn!(%error, "a dead segment stays; the next start removes it");
-                }
-                state = self.lock();
-                continue;
+            let Some(file) = state.recycle.pop_front() else { break };
+            drop(state);
+            if let Err(error) = self.keep_or_remove(&file.path) {
+                tracing::warn!(%error, "a dead segment stays; the next start removes it");
             }
-            let prepared = self.prepare(&mut state);
-            if let Err(error) = &prepared {
-                tracing::warn!(%error, "no segment can be prepared; trying again");
-            }
-            self.look(&state);
-            let pause = self.wake.wait_timeout(state, LOOK_EVERY);
-            state = pause.unwrap_or_else(PoisonError::into_inner).0;
+            state = self.lock();
         }
+        if let Err(error) = self.prepare(&mut state) {
+            tracing::warn!(%error, "no segment can be prepared; trying again");
+        }
+        self.look(&state);
+        Some(state)
     }
 
     /// Sees to it that the next segment and the reserve are there.
@@ -289,10 +293,8 @@ impl Room {
     fn look(&self, state: &RoomState) {
         let own = state.spares.len().saturating_sub(RESERVED) as u64 * self.segment_len
             + state.ready.as_ref().map_or(0, SegmentFile::len);
-        match rustix::fs::fstatvfs(&self.dir_file) {
-            Ok(disk) => self
-                .free_bytes
-                .store(disk.f_bavail * disk.f_frsize + own, Ordering::Relaxed),
+        match fs::free_bytes(&self.dir_file) {
+            Ok(free) => self.free_bytes.store(free + own, Ordering::Relaxed),
             Err(error) => tracing::warn!(%error, "the free space cannot be looked up"),
         }
     }

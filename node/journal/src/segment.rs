@@ -13,7 +13,6 @@
 //! A file gets the name `‹number›.seg` only after its header is on disk, so a bad header is always damage.
 
 use std::{
-    fs::File,
     io::IoSlice,
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
@@ -23,6 +22,7 @@ use std::{
 use bytes::Bytes;
 
 use crate::{
+    disk::{File, allocate, write_vectored},
     error::Error,
     record::{HEADER_BYTES, Header, Kind, PAYLOAD_BYTES_MAX, Seed, u32_at, u64_at},
 };
@@ -155,18 +155,14 @@ impl SegmentFile {
     pub(crate) fn write_vectored(&self, mut slices: &mut [IoSlice<'_>], mut offset: u64) -> Result<(), Error> {
         while !slices.is_empty() {
             let count = slices.len().min(SLICES_MAX);
-            match rustix::io::pwritev(&self.file, &slices[..count], offset) {
-                Ok(0) => {
-                    let none_written = std::io::Error::from(std::io::ErrorKind::WriteZero);
-                    return Err(Error::io("write", &self.path, none_written));
-                }
-                Ok(written) => {
-                    IoSlice::advance_slices(&mut slices, written);
-                    offset += written as u64;
-                }
-                Err(rustix::io::Errno::INTR) => {}
-                Err(e) => return Err(Error::io("write", &self.path, e)),
-            }
+            let written = write_vectored(&self.file, &slices[..count], offset)
+                .and_then(|written| match written {
+                    0 => Err(std::io::ErrorKind::WriteZero.into()),
+                    written => Ok(written),
+                })
+                .map_err(|e| Error::io("write", &self.path, e))?;
+            IoSlice::advance_slices(&mut slices, written);
+            offset += written as u64;
         }
         Ok(())
     }
@@ -248,25 +244,6 @@ pub(crate) fn read_file_header(file: &File, path: &Path) -> Result<(u64, u64), E
             what: format!("written in form {other}, this program reads form {VERSION}"),
             cure: "start the version of the program that wrote it",
         }),
-    }
-}
-
-/// Gives `file` a length of `len` with disk space behind it.
-pub(crate) fn allocate(file: &File, len: u64) -> std::io::Result<()> {
-    match rustix::fs::fallocate(file, rustix::fs::FallocateFlags::empty(), 0, len) {
-        Ok(()) => Ok(()),
-        // Not every file system can; writing zeros once is what remains.
-        Err(rustix::io::Errno::OPNOTSUPP) => {
-            let zeros = vec![0; 1 << 20];
-            let mut at = file.metadata()?.len();
-            while at < len {
-                let count = zeros.len().min((len - at) as usize);
-                file.write_all_at(&zeros[..count], at)?;
-                at += count as u64;
-            }
-            Ok(())
-        }
-        Err(e) => Err(e.into()),
     }
 }
 

@@ -2,7 +2,6 @@
 
 use std::{
     collections::VecDeque,
-    fs::File,
     sync::{
         Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicUsize, Ordering, fence},
@@ -15,6 +14,7 @@ use crate::{
     cache::ReadCache,
     catalog::{Catalog, Location},
     config::Config,
+    disk::File,
     error::Error,
     front::Front,
     queue::{Done, Need, Op, Queued},

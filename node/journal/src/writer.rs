@@ -43,7 +43,7 @@ pub(crate) struct Writer {
 }
 
 /// What there is to do.
-enum Next {
+pub(crate) enum Next {
     Commit(Vec<Queued>),
     Roll { bytes: u64, control: bool },
     Prove,
@@ -71,17 +71,29 @@ impl Writer {
 
     pub(crate) fn run(mut self) {
         loop {
-            match self.next() {
-                Next::Commit(batch) => self.commit(batch),
-                Next::Roll { bytes, control } => match self.roll(bytes, control) {
-                    Ok(()) => {}
-                    Err(error @ Error::Full { .. }) if !control => self.refuse(error),
-                    Err(error) => self.shared.fail(error.to_string()),
-                },
-                Next::Prove => self.prove(),
-                Next::Close => return self.close(),
+            let next = self.next();
+            if !self.carry_out(next) {
+                return;
             }
         }
+    }
+
+    /// False after the last.
+    pub(crate) fn carry_out(&mut self, next: Next) -> bool {
+        match next {
+            Next::Commit(batch) => self.commit(batch),
+            Next::Roll { bytes, control } => match self.roll(bytes, control) {
+                Ok(()) => {}
+                Err(error @ Error::Full { .. }) if !control => self.refuse(error),
+                Err(error) => self.shared.fail(error.to_string()),
+            },
+            Next::Prove => self.prove(),
+            Next::Close => {
+                self.close();
+                return false;
+            }
+        }
+        true
     }
 
     /// Waits for work.
@@ -90,19 +102,8 @@ impl Writer {
         let mut state = shared.lock();
         let mut rested = false;
         loop {
-            if shared.failure().is_some() && !state.queue.is_empty() {
-                state.urgent = 0;
-                return Next::Commit(state.queue.drain(..).collect());
-            }
-            self.queue_release(&mut state);
-            if state.urgent > 0 || (state.closing || rested) && !state.queue.is_empty() {
-                return self.take_batch(&mut state);
-            }
-            if state.closing {
-                return Next::Close;
-            }
-            if rested && !self.proven {
-                return Next::Prove;
+            if let Some(next) = self.ready(&mut state, rested) {
+                return next;
             }
             let idle = state.queue.is_empty() && self.proven;
             if idle {
@@ -118,6 +119,22 @@ impl Writer {
             state = woken;
             state.writer = Rest::Awake;
         }
+    }
+
+    /// What there is to do now; `rested`: nothing came for [`LAZY_DELAY`].
+    pub(crate) fn ready(&self, state: &mut State, rested: bool) -> Option<Next> {
+        if self.shared.failure().is_some() && !state.queue.is_empty() {
+            state.urgent = 0;
+            return Some(Next::Commit(state.queue.drain(..).collect()));
+        }
+        self.queue_release(state);
+        if state.urgent > 0 || (state.closing || rested) && !state.queue.is_empty() {
+            return Some(self.take_batch(state));
+        }
+        if state.closing {
+            return Some(Next::Close);
+        }
+        (rested && !self.proven).then_some(Next::Prove)
     }
 
     /// Puts the release of dead segments in front of the queue.
@@ -146,7 +163,7 @@ impl Writer {
     }
 
     /// The longest prefix of the queue that fits in the active segment and in one batch.
-    fn take_batch(&mut self, state: &mut State) -> Next {
+    fn take_batch(&self, state: &mut State) -> Next {
         let mut batch: Vec<Queued> = Vec::new();
         let (mut bytes, mut outline_bytes, mut moved) = (0, 0, false);
         // The index that follows the entries of this batch, which the catalog does not know yet.

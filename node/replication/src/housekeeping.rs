@@ -27,8 +27,7 @@ pub(crate) async fn run(inner: Arc<Inner>) {
         if due && let Err(error) = inner.raft.trigger().snapshot().await {
             tracing::debug!(%error, "no snapshot");
         }
-        let snapshot_index = inner.metrics().snapshot.map_or(0, |log_id| log_id.index);
-        let cut = inner.replica.growth().cut(snapshot_index);
+        let cut = inner.replica.growth().cut(inner.replica.on_disk());
         if let Some(index) = cut
             && let Err(error) = inner.raft.trigger().purge_log(index).await
         {

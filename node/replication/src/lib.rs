@@ -35,6 +35,7 @@ mod failover;
 mod verdict;
 
 mod admission;
+mod clock;
 mod founding;
 mod gathering;
 mod growth;
@@ -44,6 +45,8 @@ mod lease;
 mod master;
 mod membership;
 
+#[cfg(test)]
+mod fuzz;
 mod histogram;
 pub mod status;
 #[cfg(test)]

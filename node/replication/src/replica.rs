@@ -4,7 +4,7 @@
 //! [`Pin`] that holds it. Apply holds the lock for writing; everything else, making a snapshot too, only reads.
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use bytes::Bytes;
@@ -29,6 +29,8 @@ pub(crate) struct Replica {
     attached: AtomicBool,
     /// Snapshots that are being made or sent.
     pins: AtomicUsize,
+    /// Index of the newest state on disk, 0 for none.
+    on_disk: AtomicU64,
     /// How much a snapshot would let go since the last one, and where the log may be cut.
     growth: Mutex<Growth>,
     events: mpsc::UnboundedSender<GroupEvent>,
@@ -75,6 +77,7 @@ impl Replica {
             log.purged.map(|(_, index)| index),
             log.last.map(|(_, index)| index),
         )?;
+        let on_disk = newest.as_ref().map_or(0, |file| file.log_id.index);
         let state = match newest {
             None => State {
                 broker: Broker::new(settings.clone()),
@@ -98,6 +101,7 @@ impl Replica {
             state: RwLock::new(state),
             attached: AtomicBool::new(false),
             pins: AtomicUsize::new(0),
+            on_disk: AtomicU64::new(on_disk),
             growth: Mutex::new(Growth::default()),
             events,
         }))
@@ -212,6 +216,17 @@ impl Replica {
             counts,
         };
         reset_live(&self.journal, &state);
+    }
+
+    /// A state has been written to disk, and older ones may go.
+    pub(crate) fn written(&self, index: u64) {
+        self.on_disk.fetch_max(index, Ordering::AcqRel);
+    }
+
+    /// Index of the newest state on disk, 0 for none: the log up to there can be done without. openraft's own snapshot
+    /// may be newer, since after a start it takes the state in memory for one.
+    pub(crate) fn on_disk(&self) -> u64 {
+        self.on_disk.load(Ordering::Acquire)
     }
 
     /// Tells the node; it may have gone already.

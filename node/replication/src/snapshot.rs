@@ -130,7 +130,7 @@ fn encode_bodies(places: &[Place], mut bodies: Vec<Bytes>) -> Vec<Bytes> {
     bodies
 }
 
-fn decode_bodies(mut piece: Bytes) -> io::Result<Vec<(Place, Bytes)>> {
+pub(crate) fn decode_bodies(mut piece: Bytes) -> io::Result<Vec<(Place, Bytes)>> {
     need(&piece, 8)?;
     if piece.get_u32_le() != crc32fast::hash(&piece) {
         return Err(io::Error::new(
@@ -220,6 +220,18 @@ fn unexpected(kind: u8) -> io::Error {
         io::ErrorKind::InvalidData,
         format!("unexpected frame {kind} inside a snapshot"),
     )
+}
+
+/// Two bodies as they are sent, without the checksum, for `fuzz.rs`.
+#[cfg(test)]
+pub(crate) fn bodies_of_two() -> Bytes {
+    let place = |index| Place {
+        index,
+        offset: 5,
+        len: 4,
+    };
+    let bodies = vec![Bytes::from_static(b"body"), Bytes::from_static(b"more")];
+    Bytes::from(encode_bodies(&[place(3), place(9)], bodies).concat()).slice(4..)
 }
 
 #[cfg(test)]

@@ -118,12 +118,24 @@ impl StateFile {
     }
 
     fn read(file: &Path) -> Result<StateFile, StateFileError> {
+        Self::from_bytes(
+            file,
+            Bytes::from(fs::read(file).map_err(|error| io_error(file, error))?),
+        )
+    }
+
+    /// What is written before the checksum, for `fuzz.rs`.
+    #[cfg(test)]
+    pub(crate) fn to_bytes(&self) -> io::Result<Vec<u8>> {
+        Ok(self.parts()?.concat())
+    }
+
+    pub(crate) fn from_bytes(file: &Path, bytes: Bytes) -> Result<StateFile, StateFileError> {
         let damaged = |offset, reason: String| StateFileError::Damaged {
             file: file.to_owned(),
             offset,
             reason,
         };
-        let bytes = Bytes::from(fs::read(file).map_err(|error| io_error(file, error))?);
         let short = || damaged(bytes.len(), "it ends too early".into());
         let at = |offset: usize, len: usize| {
             offset

@@ -163,6 +163,7 @@ impl RaftStateMachine<Types> for StateMachine {
             if let Bodies::Arrived(install) = snapshot.bodies {
                 install.finish(log_id.leader_id.term, index).map_err(io::Error::other)?;
             }
+            replica.written(index);
             replica.replace(broker, Some(log_id), membership);
             remove_older(&replica.dir, index)
         };
@@ -206,8 +207,9 @@ impl RaftSnapshotBuilder<Types> for SnapshotBuilder {
         };
         let replica = self.replica.clone();
         let write = move || {
-            file.write(&replica.dir)
-                .and_then(|()| remove_older(&replica.dir, index))
+            file.write(&replica.dir)?;
+            replica.written(index);
+            remove_older(&replica.dir, index)
         };
         tokio::task::spawn_blocking(write).await.map_err(io::Error::other)??;
         Ok(snapshot)

@@ -5,6 +5,7 @@
 mod harness;
 
 use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
 
 use ferrymq_replication::{Config, MembershipError, NodeId};
 use harness::{Cluster, DEADLINE, Node, acknowledge, free_address, until};
@@ -82,6 +83,45 @@ async fn a_slave_that_lags_far_gets_a_snapshot_with_the_living_bodies() {
     cluster.start_node(lagging).await.unwrap();
     cluster.send(200).await;
     cluster.all_hold(60..=200).await;
+}
+
+/// After a start the state in memory is newer than the one on disk, which all that is cut off the log must be in. Found
+/// by a node that was killed soon after its restart and could not be started any more.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restarted_node_does_not_cut_the_log_beyond_its_state_on_disk() {
+    let mut cluster = Cluster::start(1, |config| {
+        config.log_keep_bytes = 0;
+        config.disk_reserve_bytes = 1024 * 1024;
+    })
+    .await;
+    for number in 0..5 {
+        cluster.send(number).await;
+    }
+    cluster.group(1).snapshot().await.unwrap();
+    let on_disk = until("a snapshot is on disk and the log is cut", async || {
+        let status = cluster.group(1).status();
+        (status.purged_index > 0).then_some(status.snapshot_index)
+    })
+    .await;
+    for number in 5..30 {
+        cluster.send(number).await;
+    }
+    cluster.stop(1).await;
+    cluster.start_node(1).await.unwrap();
+    // Longer than between two looks of the housekeeping.
+    let begun = Instant::now();
+    until("the housekeeping has looked", async || {
+        let purged = cluster.group(1).status().purged_index;
+        assert!(
+            purged <= on_disk,
+            "cut up to {purged}, but the state on disk ends at {on_disk}"
+        );
+        (begun.elapsed() > Duration::from_millis(1_200)).then_some(())
+    })
+    .await;
+    cluster.stop(1).await;
+    cluster.start_node(1).await.unwrap();
+    cluster.all_hold(0..30).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

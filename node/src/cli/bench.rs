@@ -150,6 +150,7 @@ async fn measure(args: &BenchArgs, load: &Load) -> Result<(), Failure> {
         passcode: credentials.as_ref().map(|credentials| credentials.password.clone()),
         tls: args.tls.read(),
         startup_timeout: Duration::from_secs(10),
+        follow_master: args.through != Through::Any,
         ..Options::default()
     };
     let senders = FerryDriver::new(&place.produce_url, options.clone());

@@ -13,6 +13,7 @@ use ferrymq_message::Destination;
 use ferrymq_protocol::{Delivery, Refusal, Request, Token};
 use tokio::sync::mpsc;
 
+use super::direct::Acknowledged;
 use crate::{connection::ToClient, outbox::Outbox};
 
 /// One connected client.
@@ -30,8 +31,15 @@ pub(crate) struct Client {
     pub(crate) transactions: BTreeMap<String, Transaction>,
     /// Temporary queues that end with the connection.
     pub(crate) temporary: Vec<Destination>,
+    /// Acknowledgements of it that ask for no answer and have no outcome yet.
+    pub(crate) unanswered: u32,
+    /// It wants to be told once those have theirs.
+    pub(crate) leaving: Option<Token>,
     /// Requests that wait for room in the store.
     pub(crate) parked: VecDeque<Request>,
+    /// Sends and commits on their way through the log, which its non-persistent messages to queues shall not overtake;
+    /// those themselves are counted by their queue.
+    pub(crate) logging: usize,
     pub(crate) touched: bool,
     replies: Vec<(Token, Result<(), Refusal>)>,
     deliveries: Vec<Delivery>,
@@ -44,6 +52,8 @@ pub(crate) struct Transaction {
     pub(crate) commands: Vec<Bytes>,
     /// What comes back if it is aborted.
     pub(crate) acknowledged: Vec<(QueueId, Vec<u64>)>,
+    /// What it acknowledged of messages that the log does not know.
+    pub(crate) direct: Vec<Acknowledged>,
     pub(crate) bytes: usize,
 }
 
@@ -58,7 +68,10 @@ impl Client {
             opening: BTreeSet::new(),
             transactions: BTreeMap::new(),
             temporary: Vec::new(),
+            unanswered: 0,
+            leaving: None,
             parked: VecDeque::new(),
+            logging: 0,
             touched: false,
             replies: Vec::new(),
             deliveries: Vec::new(),

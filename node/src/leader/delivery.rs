@@ -3,7 +3,7 @@
 use std::{cell::RefCell, collections::BTreeMap};
 
 use bytes::Bytes;
-use ferrymq_broker::{Command, Effect, Place, QueueId};
+use ferrymq_broker::{Command, Effect, Outcome, Place, QueueId};
 use ferrymq_dispatch::{Action, Bodies, ConnectionId, ConsumerId};
 use ferrymq_message::StoredMessage;
 use ferrymq_protocol::{DeadLetter, Delivery, Refusal, RefusalKind};
@@ -101,13 +101,7 @@ impl Leader {
         }
         let mut actions = Vec::new();
         let group = self.group.clone();
-        let outbox_bytes_max = self.config.outbox_bytes_max;
-        let bodies = Reading {
-            group: &group,
-            clients: &self.clients,
-            outbox_bytes_max,
-            failed: RefCell::new(None),
-        };
+        let bodies = Reading::new(&group, &self.clients, self.config.outbox_bytes_max);
         let dispatcher = &mut self.dispatcher;
         group.with_broker(|broker| dispatcher.dispatch(broker, &bodies, clock::now_ms(), &mut actions));
         if let Some(text) = bodies.failed.into_inner() {
@@ -115,38 +109,60 @@ impl Leader {
             return;
         }
         for action in actions {
-            match action {
-                Action::Deliver {
-                    consumer,
-                    place,
-                    tag,
-                    redelivered,
-                    redeliveries,
-                    dead_letter,
-                    ..
-                } => {
-                    let dead_letter = dead_letter.map(|l| DeadLetter {
-                        original: l.original,
-                        reason: l.reason,
-                    });
-                    let count = u32::from(redeliveries).max(u32::from(redelivered));
-                    self.deliver(consumer, place, tag, count, redelivered, dead_letter);
-                }
-                Action::Propose(command) => {
-                    if matches!(command, Command::Offer(_)) {
-                        crash::point("offer-proposed");
-                    }
-                    self.submit(command.encode(), Pending::Nobody);
-                }
-                Action::Browsed { consumer, connection } => {
-                    let subscription = self.consumers.get(&consumer).map(|attached| attached.subscription);
-                    if let (Some(subscription), Some(client)) = (subscription, self.touch(connection)) {
-                        client.end_browse(subscription);
-                    }
-                }
-                // The reader has reported it, and the node stops.
-                Action::Unreadable { .. } => {}
+            self.carry_out(action);
+        }
+    }
+
+    pub(super) fn carry_out(&mut self, action: Action) {
+        match action {
+            Action::Deliver {
+                consumer,
+                place,
+                tag,
+                redelivered,
+                redeliveries,
+                dead_letter,
+                ..
+            } => {
+                let dead_letter = dead_letter.map(|l| DeadLetter {
+                    original: l.original,
+                    reason: l.reason,
+                });
+                let count = u32::from(redeliveries).max(u32::from(redelivered));
+                self.deliver(consumer, place, tag, count, redelivered, dead_letter);
             }
+            Action::DeliverDirect {
+                consumer,
+                connection,
+                tag,
+                message,
+                redeliveries,
+            } => self.deliver_direct(consumer, connection, tag, message, redeliveries),
+            Action::Answer { ticket } => self.on_result(ticket, Ok(Outcome::Done)),
+            Action::Log {
+                ticket,
+                producer,
+                command,
+                ..
+            } => {
+                self.tell_passed(producer.as_ref());
+                self.group.submit(command, ticket);
+            }
+            Action::PutBack { queue, command } => self.submit(command.encode(), Pending::PutBack { queue }),
+            Action::Propose(command) => {
+                if matches!(command, Command::Offer(_)) {
+                    crash::point("offer-proposed");
+                }
+                self.submit(command.encode(), Pending::Nobody);
+            }
+            Action::Browsed { consumer, connection } => {
+                let subscription = self.consumers.get(&consumer).map(|attached| attached.subscription);
+                if let (Some(subscription), Some(client)) = (subscription, self.touch(connection)) {
+                    client.end_browse(subscription);
+                }
+            }
+            // The reader has reported it, and the node stops.
+            Action::Unreadable { .. } => {}
         }
     }
 
@@ -202,11 +218,22 @@ fn detached(message: StoredMessage) -> StoredMessage {
 }
 
 /// What the dispatcher may look at while it holds the state's lock.
-struct Reading<'a> {
+pub(super) struct Reading<'a> {
     group: &'a Group,
     clients: &'a BTreeMap<ConnectionId, Client>,
     outbox_bytes_max: usize,
     failed: RefCell<Option<String>>,
+}
+
+impl<'a> Reading<'a> {
+    pub(super) fn new(group: &'a Group, clients: &'a BTreeMap<ConnectionId, Client>, outbox_bytes_max: usize) -> Self {
+        Self {
+            group,
+            clients,
+            outbox_bytes_max,
+            failed: RefCell::new(None),
+        }
+    }
 }
 
 impl Bodies for Reading<'_> {

@@ -74,6 +74,8 @@ pub(super) struct Bridges {
     /// Topics of clients' durable subscriptions, by backlog, and how many each topic has.
     durable: BTreeMap<QueueId, String>,
     durable_counts: BTreeMap<String, u32>,
+    /// Backlogs for other groups whose subscription is proposed and not applied yet.
+    pub(super) backlogs_opening: u32,
     /// Since when a linked group has not wanted a topic that is kept for it.
     unwanted_since_ms: BTreeMap<QueueId, i64>,
 }
@@ -162,7 +164,7 @@ impl Leader {
         }
     }
 
-    pub(super) fn on_mesh(&mut self, output: Output) {
+    pub(crate) fn on_mesh(&mut self, output: Output) {
         match output {
             Output::Propose { token, command } => {
                 let step = match command {
@@ -285,7 +287,8 @@ impl Leader {
                         owner,
                         selector: String::new(),
                     };
-                    self.submit(Command::Subscribe(subscribe).encode(), Pending::Nobody);
+                    self.bridges.backlogs_opening += 1;
+                    self.submit(Command::Subscribe(subscribe).encode(), Pending::Backlog);
                 }
             }
         }

@@ -1,6 +1,6 @@
 //! What is to be done when a command that was proposed here has its outcome.
 
-use ferrymq_broker::{GroupId, Outcome, TransferId};
+use ferrymq_broker::{GroupId, Outcome, QueueId, TransferId};
 use ferrymq_dispatch::ConnectionId;
 use ferrymq_protocol::{Refusal, RefusalKind, Subscribe, Token};
 use ferrymq_replication::Failure;
@@ -17,12 +17,23 @@ pub(super) enum Pending {
         connection: ConnectionId,
         token: Option<Token>,
         bytes: usize,
+        /// Of a non-persistent message that others of its queue shall not overtake.
+        queue: Option<QueueId>,
     },
+    /// A client's transaction.
+    Commit {
+        connection: ConnectionId,
+        token: Option<Token>,
+    },
+    /// Messages that came back without the log knowing of them.
+    PutBack { queue: QueueId },
     /// A client that wants to know that it is done.
     Reply {
         connection: ConnectionId,
         token: Option<Token>,
     },
+    /// A client that wants no answer, unless it leaves meanwhile.
+    Acknowledge { connection: ConnectionId },
     /// A consumer whose queue or subscription is being made.
     Subscribe {
         connection: ConnectionId,
@@ -33,6 +44,8 @@ pub(super) enum Pending {
     Mesh { token: u64, step: HandOver },
     /// The operator, who took back what was offered to a lost group.
     Reclaim { group: GroupId, below: TransferId },
+    /// The publishers of a topic of which another group's backlog is being made.
+    Backlog,
     /// Nobody: the effects say it all.
     Nobody,
 }
@@ -52,11 +65,24 @@ impl Leader {
                 connection,
                 token,
                 bytes,
+                queue,
             } => {
-                self.answered(connection, bytes);
+                self.answered(connection, bytes, queue.is_none());
+                if let Some(queue) = queue {
+                    self.dispatcher.logged(queue);
+                }
                 self.reply(connection, token, to_reply(result));
             }
+            Pending::Commit { connection, token } => {
+                self.answered(connection, 0, true);
+                self.reply(connection, token, to_reply(result));
+            }
+            Pending::PutBack { queue } => self.dispatcher.logged(queue),
             Pending::Reply { connection, token } => self.reply(connection, token, to_reply(result)),
+            Pending::Acknowledge { connection } => {
+                self.reply(connection, None, to_reply(result));
+                self.on_acknowledged(connection);
+            }
             Pending::Subscribe {
                 connection,
                 token,
@@ -71,6 +97,7 @@ impl Leader {
                     self.on_reclaimed(group, below);
                 }
             }
+            Pending::Backlog => self.bridges.backlogs_opening -= 1,
             Pending::Nobody => {}
         }
     }

@@ -8,7 +8,7 @@ use ferrymq_dispatch::{ConnectionId, Consumer, Subscriber, Target};
 use ferrymq_message::{Destination, DestinationKind, Message, StoredMessage};
 use ferrymq_protocol::{AckTarget, Durable, Login, Refusal, RefusalKind, Request, Subscribe, Token, Verdict};
 
-use super::{Attached, Leader, client::Transaction, outcome::Pending};
+use super::{Attached, Leader, client::Transaction, direct::Sent, outcome::Pending};
 use crate::{connection::request_bytes, ingress};
 
 impl Leader {
@@ -16,15 +16,28 @@ impl Leader {
         let Some(client) = self.clients.get_mut(&connection) else {
             return;
         };
+        let takes_log = match &request {
+            Request::Send {
+                message, transaction, ..
+            } => transaction.is_some() || takes_log(message),
+            _ => false,
+        };
         // Behind a send that waits for room, everything of this client waits: its order is kept.
-        if !client.parked.is_empty() || (self.store_full && matches!(request, Request::Send { .. })) {
-            if client.parked.is_empty() {
-                self.parked.push_back(connection);
-            }
-            client.parked.push_back(request);
-            return;
+        if !client.parked.is_empty() || (self.store_full && takes_log) {
+            return self.park(connection, request);
         }
+        client.logging += usize::from(takes_log);
         self.handle(connection, request);
+    }
+
+    fn park(&mut self, connection: ConnectionId, request: Request) {
+        let Some(client) = self.clients.get_mut(&connection) else {
+            return;
+        };
+        if client.parked.is_empty() {
+            self.parked.push_back(connection);
+        }
+        client.parked.push_back(request);
     }
 
     /// Goes on with a client whose requests waited for room.
@@ -81,7 +94,7 @@ impl Leader {
             Request::Abort { token, transaction } => self.abort(connection, token, &transaction),
             Request::Disconnect { token } => {
                 self.end_subscriptions(connection);
-                self.reply(connection, token, Ok(()));
+                self.leave(connection, token);
             }
         }
     }
@@ -112,45 +125,78 @@ impl Leader {
         &mut self,
         connection: ConnectionId,
         token: Option<Token>,
-        message: Message,
+        mut message: Message,
         transaction: Option<String>,
         bytes: usize,
     ) {
+        let takes_log = transaction.is_some() || takes_log(&message);
         let authorized = self.authorize(connection, Right::Write, &message.destination);
         let admitted = match authorized.and_then(|()| ingress::admit_send(&message)) {
             Ok(admitted) => admitted,
             Err(refusal) => {
-                self.answered(connection, bytes);
+                self.answered(connection, bytes, takes_log);
                 return self.reply(connection, token, Err(refusal));
             }
         };
         if let Some(name) = transaction {
-            let result = self.hold_back(connection, &name, admitted.command, None);
-            self.answered(connection, bytes);
+            self.tell_passed(message.producer.as_ref());
+            let result = self.hold_back(connection, &name, &[admitted.command], None);
+            self.answered(connection, bytes, takes_log);
             return self.reply(connection, token, result);
         }
         if message.destination.kind().is_topic() && self.publish_at_once(connection, &message) {
-            self.answered(connection, bytes);
+            self.answered(connection, bytes, takes_log);
             return self.reply(connection, token, Ok(()));
         }
+        let mut queue = None;
+        if takes_log {
+            self.spill_of(connection);
+        } else {
+            match self.send_direct(connection, token, &mut message, &admitted.command, bytes) {
+                Sent::Done => {
+                    self.answered(connection, bytes, false);
+                    return self.reply(connection, token, Ok(()));
+                }
+                Sent::Held => return,
+                Sent::Log(_) if self.store_full => {
+                    let request = Request::Send {
+                        token,
+                        message,
+                        transaction: None,
+                    };
+                    return self.park(connection, request);
+                }
+                Sent::Log(Some(id)) => {
+                    self.dispatcher.logging(id);
+                    queue = Some(id);
+                }
+                Sent::Log(None) => {
+                    if let Some(client) = self.clients.get_mut(&connection) {
+                        client.logging += 1;
+                    }
+                }
+            }
+        }
+        self.tell_passed(message.producer.as_ref());
         self.submit(
             admitted.command,
             Pending::Send {
                 connection,
                 token,
                 bytes,
+                queue,
             },
         );
     }
 
-    /// A topic that nobody has a durable subscription of, here or in another group, needs no log. With an uncertain
-    /// lease it takes the log's way all the same, which will tell (P7).
+    /// A topic that nobody has a durable subscription of, here or in another group, needs no log. While any such is being
+    /// made the log's order decides whether a message is for it; and with an uncertain lease it takes the log's way all the same, which will tell (P7).
     fn publish_at_once(&mut self, connection: ConnectionId, message: &Message) -> bool {
         let topic = message.destination.name();
         let nobody_waits = self
             .group
             .with_broker(|broker| broker.subscriptions().matching(topic).is_empty());
-        if !nobody_waits || !self.group.lease_valid() {
+        if !nobody_waits || self.bridges.backlogs_opening > 0 || !self.group.lease_valid() {
             return false;
         }
         if let Ok(stored) = StoredMessage::new(message.encode()) {
@@ -159,10 +205,11 @@ impl Leader {
         true
     }
 
-    /// A client's message does not count as under way any more.
-    pub(super) fn answered(&mut self, connection: ConnectionId, bytes: usize) {
-        if let Some(client) = self.clients.get(&connection) {
+    /// A client's message does not count as under way any more; `logging` where it counted among [`Client::logging`].
+    pub(super) fn answered(&mut self, connection: ConnectionId, bytes: usize, logging: bool) {
+        if let Some(client) = self.clients.get_mut(&connection) {
             client.outbox.answer(bytes);
+            client.logging -= usize::from(logging);
         }
     }
 
@@ -365,23 +412,27 @@ impl Leader {
             .and_then(|client| client.subscriptions.get(&subscription))
             .copied();
         let rejected = verdict == Verdict::Rejected;
-        let command = id.and_then(|id| self.dispatcher.acknowledge(id, target, rejected));
+        let settled = id
+            .map(|id| self.dispatcher.acknowledge(id, target, rejected))
+            .unwrap_or_default();
+        if !settled.direct.is_empty() {
+            return self.acknowledge_direct(connection, token, settled, rejected, transaction);
+        }
         // A subscriber's deliveries, or what has been acknowledged before: nothing is left to do.
-        let Some(command) = command else {
+        let Some(command) = settled.command else {
             return self.reply(connection, token, Ok(()));
         };
         match transaction {
             None if token.is_none() && !rejected => {
-                self.submit_along(command.encode(), Pending::Reply { connection, token })
+                if let Some(client) = self.clients.get_mut(&connection) {
+                    client.unanswered += 1;
+                }
+                self.submit_along(command.encode(), Pending::Acknowledge { connection })
             }
             None => self.submit(command.encode(), Pending::Reply { connection, token }),
             Some(name) => {
-                let back = match &command {
-                    Command::Acknowledge(ack) => Some((ack.queue, ack.seqs.clone())),
-                    Command::Return(back) => Some((back.queue, back.seqs.clone())),
-                    _ => None,
-                };
-                let result = self.hold_back(connection, &name, command.encode(), back.clone());
+                let back = acknowledged(&command);
+                let result = self.hold_back(connection, &name, &[command.encode()], back.clone());
                 if let (Err(_), Some((queue, seqs))) = (&result, back) {
                     let command = self.dispatcher.give_back(queue, seqs).encode();
                     self.submit(command, Pending::Nobody);
@@ -403,11 +454,11 @@ impl Leader {
         Ok(())
     }
 
-    fn hold_back(
+    pub(super) fn hold_back(
         &mut self,
         connection: ConnectionId,
         name: &str,
-        command: bytes::Bytes,
+        commands: &[bytes::Bytes],
         acknowledged: Option<(QueueId, Vec<u64>)>,
     ) -> Result<(), Refusal> {
         let max = self.config.transaction_bytes_max;
@@ -417,12 +468,12 @@ impl Leader {
         let Some(transaction) = client.transactions.get_mut(name) else {
             return Err(no_transaction(name));
         };
-        transaction.bytes += command.len();
+        transaction.bytes += commands.iter().map(bytes::Bytes::len).sum::<usize>();
         if transaction.bytes > max {
             let text = format!("transaction {name:?} holds more than {max} bytes, which is the limit; commit earlier");
             return Err(Refusal::new(RefusalKind::Full, text));
         }
-        transaction.commands.push(command);
+        transaction.commands.extend_from_slice(commands);
         transaction.acknowledged.extend(acknowledged);
         Ok(())
     }
@@ -434,10 +485,17 @@ impl Leader {
             .and_then(|client| client.transactions.remove(name));
         match found {
             None => self.reply(connection, token, Err(no_transaction(name))),
-            Some(transaction) if transaction.commands.is_empty() => self.reply(connection, token, Ok(())),
             Some(transaction) => {
+                self.forget_direct(transaction.direct);
+                if transaction.commands.is_empty() {
+                    return self.reply(connection, token, Ok(()));
+                }
+                self.spill_of(connection);
+                if let Some(client) = self.clients.get_mut(&connection) {
+                    client.logging += 1;
+                }
                 let command = ferrymq_broker::encode_transaction(&transaction.commands);
-                self.submit(command, Pending::Reply { connection, token });
+                self.submit(command, Pending::Commit { connection, token });
             }
         }
     }
@@ -456,7 +514,8 @@ impl Leader {
         }
     }
 
-    fn roll_back(&mut self, transaction: Transaction) {
+    pub(super) fn roll_back(&mut self, transaction: Transaction) {
+        self.take_back_direct(transaction.direct);
         for (queue, seqs) in transaction.acknowledged {
             let command = self.dispatcher.give_back(queue, seqs).encode();
             self.submit(command, Pending::Nobody);
@@ -471,6 +530,27 @@ impl Leader {
             .unwrap_or_default();
         for subscription in subscriptions {
             self.unsubscribe(connection, subscription);
+        }
+    }
+
+    /// The receipt of a DISCONNECT says that everything before it was processed (STOMP 1.2, "DISCONNECT"); that is more
+    /// than received for acknowledgements without receipts, which may still ride along with what comes next.
+    fn leave(&mut self, connection: ConnectionId, token: Option<Token>) {
+        match self.clients.get_mut(&connection) {
+            Some(client) if client.unanswered > 0 && token.is_some() => client.leaving = token,
+            _ => self.reply(connection, token, Ok(())),
+        }
+    }
+
+    pub(super) fn on_acknowledged(&mut self, connection: ConnectionId) {
+        let Some(client) = self.clients.get_mut(&connection) else {
+            return;
+        };
+        client.unanswered -= 1;
+        if client.unanswered == 0
+            && let Some(token) = client.leaving.take()
+        {
+            self.reply(connection, Some(token), Ok(()));
         }
     }
 
@@ -490,6 +570,20 @@ impl Leader {
             .encode();
             self.submit(command, Pending::Nobody);
         }
+    }
+}
+
+/// A send that is not a non-persistent one to a queue, which may do without the log.
+fn takes_log(message: &Message) -> bool {
+    message.persistent || message.destination.kind().is_topic()
+}
+
+/// The logged messages that an acknowledgement speaks of.
+pub(super) fn acknowledged(command: &Command) -> Option<(QueueId, Vec<u64>)> {
+    match command {
+        Command::Acknowledge(ack) => Some((ack.queue, ack.seqs.clone())),
+        Command::Return(back) => Some((back.queue, back.seqs.clone())),
+        _ => None,
     }
 }
 

@@ -65,14 +65,16 @@ impl Leader {
             .take(QUEUES_SHOWN_MAX)
             .map(|queue| {
                 let (consumers, in_flight) = self.dispatcher.counts(queue.id);
+                let direct = self.dispatcher.direct_counts(queue.id);
                 json!({
                     "name": name(queue),
-                    "messages": queue.len(),
-                    "bytes": queue.bytes,
+                    "messages": queue.len() + direct.messages,
+                    "bytes": queue.bytes + direct.bytes,
                     "in_flight": in_flight,
                     "consumers": consumers,
-                    "enqueued": queue.enqueued,
-                    "dequeued": queue.dequeued,
+                    "enqueued": queue.enqueued + direct.enqueued,
+                    "dequeued": queue.dequeued + direct.dequeued,
+                    "without_log": direct.enqueued,
                 })
             })
             .collect()

@@ -28,6 +28,9 @@ mod link_error;
 mod link_hello;
 mod udp_probe;
 
+#[cfg(test)]
+mod fuzz;
+
 pub use auth::PeerAuth;
 pub use client_tls::{TlsClientStream, TlsDialer, TlsDoor};
 pub use endpoint::{LinkEndpoint, LinkOptions};

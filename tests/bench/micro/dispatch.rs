@@ -1,5 +1,5 @@
 //! Rounds of the dispatcher: 512 messages become available and are handed out to 1, 8 or 1,000 consumers, these
-//! acknowledge, and the acknowledgements take effect.
+//! acknowledge, and the acknowledgements take effect. And as many non-persistent messages that do without the log.
 
 #[path = "entries.rs"]
 mod entries;
@@ -10,10 +10,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use criterion::{BenchmarkId, Criterion, Throughput};
-use ferrymq_broker::{Command, Place, QueueId};
-use ferrymq_dispatch::{Action, Bodies, ConnectionId, Consumer, ConsumerId, Dispatcher, Limits, Target};
+use ferrymq_broker::{Command, Enqueue, Place, QueueId};
+use ferrymq_dispatch::{
+    Action, Arrival, Arrived, Bodies, ConnectionId, Consumer, ConsumerId, Dispatcher, Limits, Target, Ways,
+};
+use ferrymq_message::{Destination, Message, Producer, StoredMessage};
 
 use entries::Group;
 
@@ -21,6 +24,10 @@ const QUEUE: &str = "ORDERS";
 const BATCH: usize = 512;
 const CONSUMERS: [u64; 3] = [1, 8, 1_000];
 const PREFETCH: u32 = 1_000;
+const WAYS: Ways = Ways {
+    direct: true,
+    wait: true,
+};
 
 /// No body is needed where there are no selectors; outboxes always have room.
 struct Everything(Cell<usize>);
@@ -52,6 +59,7 @@ struct Bench {
     queue: QueueId,
     dispatcher: Dispatcher,
     bodies: Everything,
+    sequence: u64,
 }
 
 fn main() {
@@ -76,6 +84,9 @@ fn main() {
         bench.bench_function(BenchmarkId::new("one at a time", consumers), |bencher| {
             bencher.iter_custom(|count| (0..count).map(|_| world.one_at_a_time()).sum());
         });
+        bench.bench_function(BenchmarkId::new("without the log", consumers), |bencher| {
+            bencher.iter_custom(|count| (0..count).map(|_| world.direct()).sum());
+        });
     }
     bench.finish();
     criterion.final_summary();
@@ -90,6 +101,7 @@ impl Bench {
             queue,
             dispatcher: Dispatcher::new(Limits::default()),
             bodies: Everything(Cell::new(0)),
+            sequence: 0,
         };
         for id in 1..=consumers {
             world.dispatcher.add_consumer(id, Consumer::new(id, queue, PREFETCH));
@@ -134,14 +146,59 @@ impl Bench {
         round.deliver = began.elapsed();
         let last = last_tags(&actions);
         let began = Instant::now();
-        let acknowledge = |(id, tag): &(ConsumerId, u64)| self.dispatcher.acknowledge(*id, Target::UpTo(*tag), false);
-        let commands: Vec<Command> = last.iter().filter_map(acknowledge).collect();
+        let commands = self.acknowledge(&last);
         round.acknowledge = began.elapsed() + self.commit(&commands);
         let began = Instant::now();
         black_box(self.dispatcher.changed_demand(&self.group.broker));
         round.demand = began.elapsed();
         assert_eq!(self.dispatcher.counts(self.queue).1, 0, "all are acknowledged");
         round
+    }
+
+    fn acknowledge(&mut self, last: &[(ConsumerId, u64)]) -> Vec<Command> {
+        let dispatcher = &mut self.dispatcher;
+        let acknowledge = |&(id, tag): &(ConsumerId, u64)| dispatcher.acknowledge(id, Target::UpTo(tag), false).command;
+        last.iter().filter_map(acknowledge).collect()
+    }
+
+    /// The same number of non-persistent messages that do without the log, acknowledged all at once.
+    fn direct(&mut self) -> Duration {
+        let arrivals: Vec<Arrival> = (0..BATCH).map(|_| self.arrival()).collect();
+        let mut actions = Vec::new();
+        let began = Instant::now();
+        for arrival in arrivals {
+            let (broker, bodies) = (&self.group.broker, &self.bodies);
+            let arrived = self
+                .dispatcher
+                .arrive(self.queue, arrival, WAYS, broker, bodies, 1_000, &mut actions);
+            assert!(matches!(arrived, Arrived::Done), "{arrived:?}");
+        }
+        for (id, tag) in last_tags(&actions) {
+            let settled = self.dispatcher.acknowledge(id, Target::UpTo(tag), false);
+            self.dispatcher.forget(settled.queue, settled.direct);
+        }
+        self.dispatch();
+        black_box(self.dispatcher.changed_demand(&self.group.broker));
+        began.elapsed()
+    }
+
+    fn arrival(&mut self) -> Arrival {
+        self.sequence += 1;
+        let mut message = Message::new(format!("m{}", self.sequence), Destination::queue(QUEUE), vec![7; 1024]);
+        message.persistent = false;
+        message.producer = Some(Producer {
+            id: "north-1-19a-7".into(),
+            sequence: self.sequence,
+        });
+        let mut command = BytesMut::new();
+        Enqueue::encode_with(&mut command, |out| message.encode_into(out));
+        let command = command.freeze();
+        Arrival {
+            connection: 1,
+            producer: message.producer,
+            message: StoredMessage::new(Enqueue::stored(&command)).expect("it was just encoded"),
+            command,
+        }
     }
 
     /// The same number of messages, each in a round of its own, as it is with producers that wait for each answer.
@@ -156,9 +213,7 @@ impl Bench {
             }
             let actions = self.dispatch();
             let last = last_tags(&actions);
-            let acknowledge =
-                |(id, tag): &(ConsumerId, u64)| self.dispatcher.acknowledge(*id, Target::UpTo(*tag), false);
-            let commands: Vec<Command> = last.iter().filter_map(acknowledge).collect();
+            let commands = self.acknowledge(&last);
             took += began.elapsed();
             took += self.commit(&commands);
             let began = Instant::now();
@@ -174,7 +229,7 @@ impl Bench {
 fn last_tags(actions: &[Action]) -> Vec<(ConsumerId, u64)> {
     let mut last = std::collections::BTreeMap::new();
     for action in actions {
-        if let Action::Deliver { consumer, tag, .. } = action {
+        if let Action::Deliver { consumer, tag, .. } | Action::DeliverDirect { consumer, tag, .. } = action {
             last.insert(*consumer, *tag);
         }
     }

@@ -5,7 +5,7 @@ use ferrymq_message::{Destination, StoredMessage};
 
 use crate::{
     ApplyError, Effect, Outcome, Place, Queue, QueueId, Slot,
-    command::{framed, kind},
+    command::{HEADER_BYTES, framed, kind},
     effect::Applied,
     producers::{Admission, GAPS_MAX, Producers},
     queues::Queues,
@@ -29,6 +29,11 @@ impl Enqueue {
     /// Appends a whole command without a copy of the message in between: `write` appends the stored form.
     pub fn encode_with(out: &mut BytesMut, write: impl FnOnce(&mut BytesMut)) {
         framed(out, kind::ENQUEUE, write);
+    }
+
+    /// The stored form inside such a command, sharing its memory.
+    pub fn stored(command: &Bytes) -> Bytes {
+        command.slice(HEADER_BYTES.min(command.len())..)
     }
 }
 

@@ -16,6 +16,8 @@ pub mod forget;
 pub mod found;
 pub mod offer;
 pub mod open_destination;
+pub mod pass;
+pub mod put_back;
 pub mod reclaim;
 pub mod release;
 pub mod return_;
@@ -33,6 +35,8 @@ pub use enqueue::Enqueue;
 pub use expire::Expire;
 pub use forget::Forget;
 pub use offer::Offer;
+pub use pass::Pass;
+pub use put_back::PutBack;
 pub use reclaim::Reclaim;
 pub use release::Release;
 pub use return_::Return;
@@ -78,6 +82,10 @@ pub enum Command {
     DeleteDestination(DeleteDestination),
     /// Make a queue, if it is not there.
     OpenDestination(Destination),
+    /// Store what the master had handed out without the log.
+    PutBack(PutBack),
+    /// Note numbers of messages that the master handed out without the log.
+    Pass(Pass),
 }
 
 /// The numbers of the kinds.
@@ -99,6 +107,8 @@ pub(crate) mod kind {
     pub(crate) const FOUND: u8 = 15;
     pub(crate) const DELETE_DESTINATION: u8 = 16;
     pub(crate) const OPEN_DESTINATION: u8 = 17;
+    pub(crate) const PUT_BACK: u8 = 18;
+    pub(crate) const PASS: u8 = 19;
 }
 
 impl Command {
@@ -127,6 +137,8 @@ impl Command {
             Self::Found(group) => framed(out, kind::FOUND, |out| out.put_u64_le(*group)),
             Self::DeleteDestination(c) => framed(out, kind::DELETE_DESTINATION, |out| c.encode(out)),
             Self::OpenDestination(d) => framed(out, kind::OPEN_DESTINATION, |out| put_destination(out, d)),
+            Self::PutBack(c) => framed(out, kind::PUT_BACK, |out| c.encode(out)),
+            Self::Pass(c) => framed(out, kind::PASS, |out| c.encode(out)),
         }
     }
 
@@ -149,6 +161,9 @@ pub fn encode_transaction(commands: &[Bytes]) -> Bytes {
     });
     out.freeze()
 }
+
+/// Bytes of a command's header.
+pub(crate) const HEADER_BYTES: usize = 5;
 
 /// Writes a header, lets `body` append, and fills the length in.
 pub(crate) fn framed(out: &mut BytesMut, kind: u8, body: impl FnOnce(&mut BytesMut)) {

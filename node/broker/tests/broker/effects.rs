@@ -1,8 +1,8 @@
 //! What each command brings about: outcomes, effects and what the state holds afterwards.
 
 use ferrymq_broker::{
-    Acknowledge, Command, Consuming, DeleteDestination, Effect, Enqueue, Expire, Forget, GroupId, LiveChange, Offer,
-    Outcome, Owner, Reclaim, Refused, Release, Return, Subscribe, Unsubscribe,
+    Acknowledge, Command, Consuming, DeadLetter, DeleteDestination, Effect, Enqueue, Expire, Forget, GroupId, LiveChange,
+    Offer, Outcome, Owner, Pass, PutBack, Reclaim, Refused, Release, Return, Subscribe, Unsubscribe,
 };
 use ferrymq_message::{Destination, DestinationKind, Message, Producer};
 
@@ -413,6 +413,51 @@ fn a_transaction_is_one_entry_and_is_not_nested() {
     ]));
     group.broker.apply(group.index + 1, &batch.finish()).unwrap();
     assert_eq!(group.broker.queues().get(1).unwrap().len(), 3);
+}
+
+#[test]
+fn what_a_master_had_handed_out_without_the_log_is_put_back_with_its_count() {
+    let (mut group, q) = with_queue(&["a"]);
+    let put_back = |queue: u32, dead_letter: Option<(Destination, DeadLetter)>| {
+        let mut message = message(&q, "b");
+        message.expires_ms = 5_000;
+        Command::PutBack(PutBack {
+            queue,
+            redeliveries: 2,
+            dead_letter,
+            message: message.encode(),
+        })
+    };
+    let applied = group.apply(&put_back(1, None));
+    assert_eq!(applied.effects, vec![available(1, 1, false)]);
+    assert_eq!(group.ids(1), ["a", "b"]);
+    let queue = group.broker.queues().get(1).unwrap();
+    let slot = queue.get(1).unwrap();
+    assert_eq!((slot.redeliveries, queue.redelivered(1, slot), slot.expires_ms), (2, true, 5_000));
+    assert_eq!(group.outcome(&put_back(9, None)), Outcome::NotFound, "deleted meanwhile");
+
+    let letter = DeadLetter {
+        original: q.clone(),
+        reason: "rejected".into(),
+    };
+    group.apply(&put_back(9, Some((Destination::queue("DLQ"), letter.clone()))));
+    let dlq = group.broker.queues().get(2).unwrap();
+    assert_eq!((dlq.dead_letter(0), dlq.get(0).unwrap().expires_ms), (Some(&letter), 0));
+}
+
+#[test]
+fn a_number_that_did_without_the_log_is_no_gap_and_its_resend_is_recognised_p5() {
+    let (mut group, q) = with_queue(&[]);
+    group.apply(&produced(&q, "a", 0));
+    let numbers = vec![(1, 4), (7, 7)];
+    group.apply(&Command::Pass(Pass {
+        producer: "p".into(),
+        numbers,
+    }));
+    for (sequence, new) in [(5, true), (3, false), (7, false), (6, true), (8, true), (0, false)] {
+        let outcome = group.outcome(&produced(&q, "m", sequence));
+        assert_eq!(outcome == Outcome::Done, new, "{sequence}: {outcome:?}");
+    }
 }
 
 #[test]

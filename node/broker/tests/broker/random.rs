@@ -2,7 +2,7 @@
 
 use ferrymq_broker::{
     Accept, Acknowledge, Carried, Command, Consuming, DeadLetter, DeleteDestination, Enqueue, Expire, Forget, Offer,
-    Owner, Reclaim, Refused, Release, Return, Subscribe, Unsubscribe,
+    Owner, Pass, PutBack, Reclaim, Refused, Release, Return, Subscribe, Unsubscribe,
 };
 use ferrymq_message::{Destination, DestinationKind, Message, Producer};
 use proptest::{collection::vec, option, prelude::*, sample::select};
@@ -43,6 +43,10 @@ fn plain() -> impl Strategy<Value = Command> {
             Command::DeleteDestination(DeleteDestination { destination, if_empty })
         }),
         1 => queue_name().prop_map(Command::OpenDestination),
+        2 => put_back().prop_map(Command::PutBack),
+        1 => (0..40u64, 0..9u64).prop_map(|(first, more)| {
+            Command::Pass(Pass { producer: "p".into(), numbers: vec![(first, first + more)] })
+        }),
     ]
 }
 
@@ -131,6 +135,20 @@ fn give_back() -> impl Strategy<Value = Return> {
             reason: "r".into(),
         },
     )
+}
+
+fn put_back() -> impl Strategy<Value = PutBack> {
+    let letter = (queue_name(), queue_name()).prop_map(|(to, original)| {
+        let reason = "r".into();
+        (to, DeadLetter { original, reason })
+    });
+    let message = queue_name().prop_flat_map(message);
+    (queue(), 1..4u16, option::of(letter), message).prop_map(|(queue, redeliveries, dead_letter, message)| PutBack {
+        queue,
+        redeliveries,
+        dead_letter,
+        message: message.encode(),
+    })
 }
 
 fn refused() -> impl Strategy<Value = Vec<Refused>> {

@@ -8,7 +8,7 @@ use std::{
 use bytes::BytesMut;
 use ferrymq_protocol::{
     Output,
-    stomp::{Command, Decoder, Frame, StompLimits, Version, encode},
+    stomp::{CARRIED, Command, Decoder, Frame, StompLimits, Version, encode},
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -80,11 +80,18 @@ async fn serve(mut stream: TcpStream, number: usize, behaviour: Arc<Mutex<Behavi
 }
 
 pub fn connected() -> Reply {
-    Reply::Send(
-        Frame::new(Command::Connected)
-            .with("version", "1.2")
-            .with("heart-beat", "0,0"),
-    )
+    Reply::Send(greeting())
+}
+
+/// CONNECTED from a node that carries the connection to another one.
+pub fn carried() -> Reply {
+    Reply::Send(greeting().with(CARRIED, "true"))
+}
+
+fn greeting() -> Frame {
+    Frame::new(Command::Connected)
+        .with("version", "1.2")
+        .with("heart-beat", "0,0")
 }
 
 /// RECEIPT, where the frame asks for one.

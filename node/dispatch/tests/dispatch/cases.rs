@@ -186,8 +186,7 @@ fn a_rejected_message_is_a_dead_letter_at_once() {
     let consumer = world.add(Consumer::new(1, queue, 10));
     world.send(&q(), &["a"]);
     world.settle();
-    let command = world.dispatcher.acknowledge(consumer, Target::One(1), true);
-    world.proposed.extend(command);
+    world.reject(consumer, Target::One(1));
     world.settle();
     let dlq = world.queue("DLQ");
     let reader = world.add(Consumer::new(1, dlq, 10));
@@ -223,6 +222,7 @@ fn an_aborted_transaction_brings_its_messages_back_until_it_was_too_often() {
             world
                 .dispatcher
                 .acknowledge(consumer, Target::One(tag), false)
+                .command
                 .is_some()
         );
         let back = world.dispatcher.give_back(queue, vec![0]);
@@ -483,7 +483,8 @@ fn a_crowd_that_waits_for_one_consumer_does_not_hide_what_came_back_for_another(
     world.send(&q(), &["a", "b", "cc"]);
     world.send(&q(), &["d"; 5_000]);
     assert_eq!(got(&world.settle(), two), ["cc"]);
-    assert!(world.dispatcher.acknowledge(two, Target::One(1), false).is_some());
+    let settled = world.dispatcher.acknowledge(two, Target::One(1), false);
+    assert!(settled.command.is_some());
     let back = world.dispatcher.give_back(queue, vec![2]);
     world.proposed.push_back(back);
     assert_eq!(got(&world.settle(), two), ["cc"]);

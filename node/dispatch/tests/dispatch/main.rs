@@ -6,5 +6,6 @@
 mod world;
 
 mod cases;
+mod direct;
 mod model;
 mod order;

@@ -1,17 +1,19 @@
 //! Everything at once, at random: competing consumers with selectors, priorities and exclusive ones, browsers, full
-//! outboxes, other groups that take and refuse, expiry, transactions, new masters; and commits that come late.
+//! outboxes, other groups that take and refuse, expiry, transactions, resends, new masters; messages that do without the
+//! log; and commits that come late.
 //!
-//! At any time no message is with two consumers, and a master that died now would know which messages to mark (P3). At
-//! the end every message has gone one way out: acknowledged, dropped as expired, or handed over.
+//! At any time no message is with two consumers, nor comes again once it is acknowledged, and a master that died now
+//! would know which messages to mark (P3). At the end every message has gone one way out: acknowledged, dropped as
+//! expired, handed over, or, if it did without the log, lost with its master after it was delivered.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ferrymq_broker::{Command, Outcome, QueueId, Refused, Release};
-use ferrymq_dispatch::{Action, Bridge, Consumer, ConsumerId, Target};
-use ferrymq_message::{Destination, Message, Selector, Value};
+use ferrymq_broker::{Acknowledge, Command, Outcome, QueueId, Refused, Release};
+use ferrymq_dispatch::{Action, Bridge, Consumer, ConsumerId, Direct, Target, Ways};
+use ferrymq_message::{Destination, Message, Producer, Selector, StoredMessage, Value};
 use proptest::{collection::vec, prelude::*, sample::Index};
 
-use crate::world::World;
+use crate::world::{Delivered, WAYS, World};
 
 #[derive(Debug, Clone)]
 enum Step {
@@ -20,6 +22,15 @@ enum Step {
         x: i32,
         expires: bool,
     },
+    /// A non-persistent one to a queue.
+    Direct {
+        queue: usize,
+        x: i32,
+        expires: bool,
+        ways: Ways,
+    },
+    /// A non-persistent one comes again, because its producer did not hear of the answer.
+    Resend(Index),
     Add {
         queue: usize,
         prefetch: u32,
@@ -36,6 +47,7 @@ enum Step {
         how: How,
     },
     Abort(Index),
+    CommitTransaction(Index),
     SetBridges {
         queue: usize,
         available: Vec<u32>,
@@ -60,7 +72,7 @@ enum Step {
 enum How {
     Plainly,
     Rejected,
-    /// The command is held back in a transaction that is aborted later.
+    /// The command is held back in a transaction that is aborted or committed later.
     InTransaction,
 }
 
@@ -73,6 +85,11 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         8 => (0..QUEUES, 0..2i32, prop::bool::weighted(0.1))
             .prop_map(|(queue, x, expires)| Step::Send { queue, x, expires }),
+        8 => (0..2usize, 0..2i32, prop::bool::weighted(0.1), prop::bool::weighted(0.9), prop::bool::weighted(0.8))
+            .prop_map(|(queue, x, expires, direct, wait)| Step::Direct {
+                queue, x, expires, ways: Ways { direct, wait },
+            }),
+        1 => index().prop_map(Step::Resend),
         3 => (0..QUEUES, 1..5u32, wanted(), 0..2i8, prop::bool::weighted(0.2), prop::bool::weighted(0.1)).prop_map(
             |(queue, prefetch, wants, priority, exclusive, browser)| Step::Add {
                 queue, prefetch, wants, priority, exclusive, browser,
@@ -83,6 +100,7 @@ fn step() -> impl Strategy<Value = Step> {
             2 => Just(How::InTransaction)])
             .prop_map(|(consumer, at, up_to, how)| Step::Acknowledge { consumer, at, up_to, how }),
         1 => index().prop_map(Step::Abort),
+        1 => index().prop_map(Step::CommitTransaction),
         2 => (0..2usize, vec(0..5u32, 0..3), wanted())
             .prop_map(|(queue, available, wants)| Step::SetBridges { queue, available, wants }),
         3 => (index(), prop::option::weighted(0.3, 0..3u32)).prop_map(|(at, refuse)| Step::Answer { at, refuse }),
@@ -111,9 +129,24 @@ struct Model {
     sent: usize,
     /// Delivered before, or marked by a fail-over.
     ever_delivered: BTreeSet<String>,
-    /// Taken in transactions: (queue, messages' numbers).
-    held_back: Vec<(QueueId, Vec<u64>)>,
+    held_back: Vec<HeldBack>,
     next_connection: u64,
+    /// Non-persistent messages of queues that never expire.
+    without_log: BTreeSet<String>,
+    acknowledged: BTreeSet<String>,
+    /// To other groups.
+    handed_over: BTreeSet<String>,
+    /// Sent to the present master.
+    resendable: Vec<(Message, Ways)>,
+}
+
+/// Taken in a transaction.
+#[derive(Debug)]
+struct HeldBack {
+    queue: QueueId,
+    seqs: Vec<u64>,
+    direct: Vec<Direct>,
+    ids: Vec<String>,
 }
 
 const GROUPS: [u64; 2] = [8, 9];
@@ -130,12 +163,26 @@ impl Model {
             ever_delivered: BTreeSet::new(),
             held_back: Vec::new(),
             next_connection: 0,
+            without_log: BTreeSet::new(),
+            acknowledged: BTreeSet::new(),
+            handed_over: BTreeSet::new(),
+            resendable: Vec::new(),
         }
     }
 
     fn run(&mut self, step: &Step) {
         match step {
             Step::Send { queue, x, expires } => self.send(*queue, *x, *expires),
+            Step::Direct {
+                queue,
+                x,
+                expires,
+                ways,
+            } => self.send_direct(*queue, *x, *expires, *ways),
+            Step::Resend(at) if !self.resendable.is_empty() => {
+                let (message, ways) = at.get(&self.resendable).clone();
+                self.arrive(&message, ways);
+            }
             Step::Add {
                 queue,
                 prefetch,
@@ -169,9 +216,17 @@ impl Model {
                 how,
             } => self.acknowledge(consumer, at, *up_to, *how),
             Step::Abort(at) if !self.held_back.is_empty() => {
-                let (queue, seqs) = self.held_back.remove(at.index(self.held_back.len()));
-                let command = self.world.dispatcher.give_back(queue, seqs);
-                self.world.proposed.push_back(command);
+                let held = self.held_back.remove(at.index(self.held_back.len()));
+                self.world.give_back(held.queue, held.seqs, held.direct);
+            }
+            Step::CommitTransaction(at) if !self.held_back.is_empty() => {
+                let held = self.held_back.remove(at.index(self.held_back.len()));
+                let (queue, seqs) = (held.queue, held.seqs);
+                self.world.dispatcher.forget(queue, held.direct);
+                self.world
+                    .proposed
+                    .push_back(Command::Acknowledge(Acknowledge { queue, seqs }));
+                self.acknowledged.extend(held.ids);
             }
             Step::SetBridges {
                 queue,
@@ -203,22 +258,10 @@ impl Model {
             Step::Tell => self.world.tell(),
             Step::Tick(ms) => {
                 self.world.now_ms += ms;
-                let commands = self.world.dispatcher.tick(&self.world.broker, self.world.now_ms);
-                self.world.proposed.extend(commands);
+                self.world.tick();
             }
-            Step::FailOver(count) => {
-                // What was not committed is sent again to the next master.
-                let lost: Vec<Command> = self.world.proposed.iter().skip(*count).cloned().collect();
-                self.world.fail_over(*count);
-                let sends = lost
-                    .into_iter()
-                    .filter(|command| matches!(command, Command::Enqueue(_)));
-                self.world.proposed.extend(sends);
-                self.consumers.clear();
-                self.held_back.clear();
-                self.world.full.clear();
-            }
-            Step::Abort(_) => {}
+            Step::FailOver(count) => self.fail_over(*count),
+            Step::Abort(_) | Step::CommitTransaction(_) | Step::Resend(_) => {}
         }
         self.check();
     }
@@ -236,6 +279,55 @@ impl Model {
         }
         self.sent += 1;
         self.world.propose_send(&message);
+    }
+
+    fn send_direct(&mut self, queue: usize, x: i32, expires: bool, ways: Ways) {
+        let id = format!("m{}", self.sent);
+        let mut message = Message::new(id.clone(), Destination::queue(["A", "B"][queue]), "body");
+        message.persistent = false;
+        message.properties.push(("x".into(), Value::Int(x)));
+        message.producer = Some(Producer {
+            id: format!("p{queue}"),
+            sequence: self.sent as u64,
+        });
+        if expires {
+            message.expires_ms = self.world.now_ms + 2_000;
+        } else {
+            self.without_log.insert(id);
+        }
+        self.resendable.push((message.clone(), ways));
+        self.arrive(&message, ways);
+        self.sent += 1;
+    }
+
+    fn arrive(&mut self, message: &Message, ways: Ways) {
+        let actions = self.world.arrive(message, ways);
+        self.take(&actions);
+    }
+
+    /// What was not committed is sent again to the next master, and so is what has no answer.
+    fn fail_over(&mut self, count: usize) {
+        let lost: Vec<Command> = self.world.proposed.iter().skip(count).cloned().collect();
+        let unanswered = std::mem::take(&mut self.world.unanswered);
+        self.world.fail_over(count);
+        self.consumers.clear();
+        self.held_back.clear();
+        self.resendable.clear();
+        self.world.full.clear();
+        let is_persistent = |command: &Command| match command {
+            Command::Enqueue(enqueue) => StoredMessage::new(enqueue.message.clone()).unwrap().persistent(),
+            _ => false,
+        };
+        self.world.proposed.extend(lost.into_iter().filter(is_persistent));
+        for message in unanswered.into_values() {
+            self.arrive(&message, WAYS);
+        }
+        // Whoever had it without the log may have it again, or not.
+        let world = &self.world;
+        let delivered = &self.ever_delivered;
+        self.without_log.retain(|id| !delivered.contains(id) || world.has(id));
+        // Their acknowledgements were lost.
+        self.acknowledged.retain(|id| !world.has(id));
     }
 
     fn add(&mut self, consumer: Consumer) {
@@ -269,22 +361,42 @@ impl Model {
         let known = self.consumers.get_mut(&id).unwrap();
         let at = at.index(known.in_flight.len());
         let tag = known.in_flight[at].0;
-        let target = if up_to {
-            known.in_flight.drain(..=at);
-            Target::UpTo(tag)
+        let (target, taken): (Target, Vec<(u64, String)>) = if up_to {
+            (Target::UpTo(tag), known.in_flight.drain(..=at).collect())
         } else {
-            known.in_flight.remove(at);
-            Target::One(tag)
+            (Target::One(tag), vec![known.in_flight.remove(at)])
         };
-        let command = self
-            .world
-            .dispatcher
-            .acknowledge(id, target, how == How::Rejected)
-            .expect("it is in flight");
-        if let (How::InTransaction, Command::Acknowledge(ack)) = (how, &command) {
-            self.held_back.push((ack.queue, ack.seqs.clone()));
-        } else {
-            self.world.proposed.push_back(command);
+        let ids: Vec<String> = taken.into_iter().map(|(_, id)| id).collect();
+        let settled = self.world.dispatcher.acknowledge(id, target, how == How::Rejected);
+        let (queue, direct) = (settled.queue, settled.direct);
+        let seqs = match &settled.command {
+            Some(Command::Acknowledge(ack)) => ack.seqs.len(),
+            Some(Command::Return(back)) => back.seqs.len(),
+            _ => 0,
+        };
+        assert_eq!(seqs + direct.len(), ids.len(), "it is in flight");
+        match how {
+            How::Plainly => {
+                self.world.proposed.extend(settled.command);
+                self.world.dispatcher.forget(queue, direct);
+                self.acknowledged.extend(ids);
+            }
+            How::Rejected => {
+                self.world.proposed.extend(settled.command);
+                self.world.bury(queue, direct);
+            }
+            How::InTransaction => {
+                let seqs = match settled.command {
+                    Some(Command::Acknowledge(ack)) => ack.seqs,
+                    _ => Vec::new(),
+                };
+                self.held_back.push(HeldBack {
+                    queue,
+                    seqs,
+                    direct,
+                    ids,
+                });
+            }
         }
     }
 
@@ -299,6 +411,11 @@ impl Model {
             return;
         }
         let (group, transfer) = at.map_or(pending[0], |at| *at.get(&pending));
+        let offer = &outgoing[&group].pending[&transfer];
+        let queue = self.world.broker.queues().get(offer.queue).unwrap();
+        let slots = offer.seqs.iter().filter_map(|&seq| queue.get(seq));
+        let ids = slots.map(|slot| self.world.message(slot.place).id);
+        self.handed_over.extend(ids);
         let refused = refuse
             .map(|position| Refused { position, reason: 1 })
             .into_iter()
@@ -311,33 +428,51 @@ impl Model {
     }
 
     fn dispatch(&mut self) {
-        for action in self.world.dispatch() {
-            if let Action::Deliver {
-                consumer,
-                connection,
-                tag,
-                place,
-                redelivered,
-                ..
-            } = action
-            {
-                let message = self.world.message(place);
-                assert!(!self.world.full.contains(&connection), "a full outbox");
-                self.check_choice(consumer, &message);
-                let known = self.consumers.get_mut(&consumer).expect("nobody is there");
-                if known.consumer.browser {
-                    assert!(known.seen.insert(message.id), "a browser sees a message once");
-                    continue;
-                }
-                let again = !self.ever_delivered.insert(message.id.clone());
-                assert!(redelivered || !again, "{} comes again without a mark", message.id);
-                known.in_flight.push((tag, message.id));
-                assert!(
-                    known.in_flight.len() <= known.consumer.prefetch as usize,
-                    "more than its credit"
-                );
-            }
+        let actions = self.world.dispatch();
+        self.take(&actions);
+    }
+
+    /// Consumers get what was handed out.
+    fn take(&mut self, actions: &[Action]) {
+        for action in actions {
+            let (connection, message) = match action {
+                Action::Deliver { connection, place, .. } => (connection, self.world.message(*place)),
+                Action::DeliverDirect {
+                    connection, message, ..
+                } => (connection, message.decode().unwrap()),
+                _ => continue,
+            };
+            assert!(!self.world.full.contains(connection), "a full outbox");
+            let delivered = self.world.deliveries(std::slice::from_ref(action)).remove(0);
+            self.take_one(delivered, &message);
         }
+    }
+
+    fn take_one(&mut self, delivered: Delivered, message: &Message) {
+        let Delivered {
+            consumer,
+            tag,
+            id,
+            redelivered,
+            ..
+        } = delivered;
+        self.check_choice(consumer, message);
+        let known = self.consumers.get_mut(&consumer).expect("nobody is there");
+        if known.consumer.browser {
+            assert!(known.seen.insert(id), "a browser sees a message once");
+            return;
+        }
+        let again = !self.ever_delivered.insert(id.clone());
+        assert!(redelivered || !again, "{id} comes again without a mark");
+        assert!(
+            !self.acknowledged.contains(&id),
+            "{id} comes again although it was acknowledged"
+        );
+        known.in_flight.push((tag, id));
+        assert!(
+            known.in_flight.len() <= known.consumer.prefetch as usize,
+            "more than its credit"
+        );
     }
 
     /// Was it this consumer's turn?
@@ -389,6 +524,11 @@ impl Model {
             held.values().all(|&holders| holders == 1),
             "with two consumers: {held:?}"
         );
+        for queue in &self.queues {
+            let counts = self.world.dispatcher.direct_counts(*queue);
+            let gone = counts.enqueued - counts.dequeued;
+            assert_eq!(counts.messages, gone, "what came and did not go is there");
+        }
         for queue in self.world.broker.queues().iter() {
             for (_, slot) in queue.iter_from(0).filter(|(_, slot)| slot.offered()) {
                 let id = self.world.message(slot.place).id;
@@ -406,9 +546,8 @@ impl Model {
         for connection in 1..4 {
             self.world.dispatcher.poke(connection);
         }
-        for (queue, seqs) in std::mem::take(&mut self.held_back) {
-            let command = self.world.dispatcher.give_back(queue, seqs);
-            self.world.proposed.push_back(command);
+        for held in std::mem::take(&mut self.held_back) {
+            self.world.give_back(held.queue, held.seqs, held.direct);
         }
         let ids: Vec<ConsumerId> = self.consumers.keys().copied().collect();
         for id in ids {
@@ -435,7 +574,8 @@ impl Model {
             let busy: Vec<ConsumerId> = self.consumers.keys().copied().collect();
             for id in busy {
                 let known = self.consumers.get_mut(&id).unwrap();
-                known.in_flight.clear();
+                let ids = known.in_flight.drain(..).map(|(_, id)| id);
+                self.acknowledged.extend(ids);
                 self.world.acknowledge(id, Target::UpTo(u64::MAX));
             }
         }
@@ -473,6 +613,13 @@ proptest! {
             prop_assert!(left.is_empty(), "forgotten in {:?}: {left:?}", queue.kind);
             let (_, in_flight) = model.world.dispatcher.counts(queue.id);
             prop_assert_eq!(in_flight, 0);
+            prop_assert_eq!(model.world.dispatcher.direct_counts(queue.id).messages, 0);
+        }
+        prop_assert_eq!(model.world.dispatcher.direct_bytes(), 0);
+        prop_assert!(model.world.unanswered.is_empty(), "never answered: {:?}", model.world.unanswered);
+        let handed_over = &model.handed_over;
+        for id in model.without_log.iter().filter(|id| !handed_over.contains(*id)) {
+            prop_assert!(model.acknowledged.contains(id), "{id} was dropped silently");
         }
         let stored = model.world.outcomes.iter().filter(|outcome| **outcome != Outcome::NotFound).count();
         prop_assert!(stored >= model.sent);

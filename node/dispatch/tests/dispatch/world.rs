@@ -3,15 +3,17 @@
 
 use std::{
     cell::RefCell,
-    collections::{BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
 };
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use ferrymq_broker::{
     BatchBuilder, Broker, Command, Effect, Enqueue, Outcome, Owner, Place, QueueId, Settings, Subscribe,
 };
-use ferrymq_dispatch::{Action, Bodies, ConnectionId, Consumer, ConsumerId, Dispatcher, Limits, Target};
-use ferrymq_message::{Destination, Message, Selector, StoredMessage, Value};
+use ferrymq_dispatch::{
+    Action, Arrival, Arrived, Bodies, ConnectionId, Consumer, ConsumerId, Direct, Dispatcher, Limits, Target, Ways,
+};
+use ferrymq_message::{Destination, Message, Producer, Selector, StoredMessage, Value};
 
 /// See the file's head.
 pub(crate) struct World {
@@ -27,6 +29,12 @@ pub(crate) struct World {
     pub(crate) full: BTreeSet<ConnectionId>,
     pub(crate) now_ms: i64,
     next_consumer: ConsumerId,
+    /// Non-persistent messages whose producers have no answer yet, by ticket: held, or on their way through the log.
+    pub(crate) unanswered: BTreeMap<u64, Message>,
+    next_ticket: u64,
+    /// Messages of these bytes, when committed and told, are to be told as logged; and whom that answers.
+    owed: BTreeMap<Bytes, VecDeque<(QueueId, Option<u64>)>>,
+    owed_told: VecDeque<Vec<(QueueId, Option<u64>)>>,
 }
 
 /// A delivery, as a test wants to see it.
@@ -77,6 +85,10 @@ impl World {
             full: BTreeSet::new(),
             now_ms: 1_000,
             next_consumer: 1,
+            unanswered: BTreeMap::new(),
+            next_ticket: 1,
+            owed: BTreeMap::new(),
+            owed_told: VecDeque::new(),
         }
     }
 
@@ -129,6 +141,93 @@ impl World {
         }));
     }
 
+    /// A client sends non-persistent messages with these ids to a queue, and whatever way they may take is open.
+    pub(crate) fn send_direct(&mut self, destination: &Destination, ids: &[&str]) -> Vec<Delivered> {
+        let mut delivered = Vec::new();
+        for id in ids {
+            let mut message = Message::new(*id, destination.clone(), "body");
+            message.properties.push(("x".into(), Value::Int(id.len() as i32)));
+            message.persistent = false;
+            let actions = self.arrive(&message, WAYS);
+            delivered.extend(self.deliveries(&actions));
+        }
+        delivered
+    }
+
+    /// A non-persistent message comes, as the master's loop takes it in.
+    pub(crate) fn arrive(&mut self, message: &Message, ways: Ways) -> Vec<Action> {
+        let mut command = BytesMut::new();
+        Enqueue::encode_with(&mut command, |out| message.encode_into(out));
+        let command = command.freeze();
+        let arrival = Arrival {
+            connection: 77,
+            producer: message.producer.clone(),
+            message: StoredMessage::new(Enqueue::stored(&command)).unwrap(),
+            command,
+        };
+        let ticket = self.next_ticket;
+        self.next_ticket += 1;
+        let mut actions = Vec::new();
+        let queue = self.queue(message.destination.name());
+        let bodies = Reading {
+            log: &self.log,
+            full: &self.full,
+            handed_out: RefCell::new(0),
+        };
+        let arrived = self
+            .dispatcher
+            .arrive(queue, arrival, ways, &self.broker, &bodies, self.now_ms, &mut actions);
+        self.carry_out(&actions);
+        match arrived {
+            Arrived::Done => {}
+            Arrived::Wait(arrival) => {
+                self.unanswered.insert(ticket, message.clone());
+                self.dispatcher.hold(queue, ticket, arrival, self.now_ms);
+            }
+            Arrived::Log(arrival) => {
+                self.dispatcher.logging(queue);
+                self.unanswered.insert(ticket, message.clone());
+                self.log_it(queue, ticket, arrival.producer.as_ref(), &arrival.command);
+            }
+        }
+        actions
+    }
+
+    fn log_it(&mut self, queue: QueueId, ticket: u64, producer: Option<&Producer>, command: &Bytes) {
+        self.proposed.extend(self.dispatcher.passed(producer));
+        let message = Enqueue::stored(command);
+        self.owed
+            .entry(message.clone())
+            .or_default()
+            .push_back((queue, Some(ticket)));
+        self.proposed.push_back(Command::Enqueue(Enqueue { message }));
+    }
+
+    pub(crate) fn carry_out(&mut self, actions: &[Action]) {
+        for action in actions {
+            match action {
+                Action::Propose(command) => self.proposed.push_back(command.clone()),
+                Action::Answer { ticket } => {
+                    self.unanswered.remove(ticket).expect("it was held");
+                }
+                Action::Log {
+                    queue,
+                    ticket,
+                    producer,
+                    command,
+                } => self.log_it(*queue, *ticket, producer.as_ref(), command),
+                Action::PutBack { queue, command } => {
+                    if let Command::PutBack(back) = command {
+                        let owed = self.owed.entry(back.message.clone()).or_default();
+                        owed.push_back((*queue, None));
+                    }
+                    self.proposed.push_back(command.clone());
+                }
+                _ => {}
+            }
+        }
+    }
+
     pub(crate) fn add(&mut self, consumer: Consumer) -> ConsumerId {
         let id = self.next_consumer;
         self.next_consumer += 1;
@@ -142,8 +241,49 @@ impl World {
     }
 
     pub(crate) fn acknowledge(&mut self, id: ConsumerId, target: Target) {
-        let command = self.dispatcher.acknowledge(id, target, false);
-        self.proposed.extend(command);
+        let settled = self.dispatcher.acknowledge(id, target, false);
+        self.dispatcher.forget(settled.queue, settled.direct);
+        self.proposed.extend(settled.command);
+    }
+
+    /// A consumer rejects what it has; or `back` gives it back from an aborted transaction.
+    pub(crate) fn reject(&mut self, id: ConsumerId, target: Target) {
+        let settled = self.dispatcher.acknowledge(id, target, true);
+        self.proposed.extend(settled.command);
+        self.bury(settled.queue, settled.direct);
+    }
+
+    pub(crate) fn bury(&mut self, queue: QueueId, messages: Vec<Direct>) {
+        let letters: Vec<Command> = messages
+            .iter()
+            .filter_map(|message| self.dispatcher.bury(queue, message))
+            .collect();
+        assert_eq!(letters.len(), messages.len());
+        self.proposed.extend(letters);
+        self.dispatcher.forget(queue, messages);
+    }
+
+    pub(crate) fn give_back(&mut self, queue: QueueId, seqs: Vec<u64>, direct: Vec<Direct>) {
+        let letters = self.dispatcher.take_back(queue, direct);
+        self.proposed.extend(letters);
+        let command = self.dispatcher.give_back(queue, seqs);
+        self.proposed.push_back(command);
+    }
+
+    /// The master's housekeeping, now.
+    pub(crate) fn tick(&mut self) {
+        let commands = self.dispatcher.tick(&self.broker, self.now_ms);
+        self.proposed.extend(commands);
+        let mut actions = Vec::new();
+        self.dispatcher.spill_old(self.now_ms, &mut actions);
+        self.carry_out(&actions);
+    }
+
+    /// Whether a message of this id is in the replicated state.
+    pub(crate) fn has(&self, id: &str) -> bool {
+        let queues = self.broker.queues().iter();
+        let mut slots = queues.flat_map(|queue| queue.iter_from(0));
+        slots.any(|(_, slot)| self.message(slot.place).id == id)
     }
 
     /// Commits this many proposals in one entry; their effects are told later.
@@ -153,9 +293,18 @@ impl World {
             return;
         }
         let mut batch = BatchBuilder::default();
+        let mut owed = Vec::new();
         for command in self.proposed.drain(..count) {
             batch.push(&command.encode());
+            let message = match &command {
+                Command::Enqueue(enqueue) => Some(&enqueue.message),
+                Command::PutBack(back) => Some(&back.message),
+                _ => None,
+            };
+            let same = message.and_then(|message| self.owed.get_mut(message));
+            owed.extend(same.and_then(VecDeque::pop_front));
         }
+        self.owed_told.push_back(owed);
         let payload = batch.finish();
         self.log.push(payload.clone());
         let applied = self.broker.apply(self.log.len() as u64, &payload).unwrap();
@@ -168,6 +317,12 @@ impl World {
         for effect in self.told.pop_front().unwrap_or_default() {
             self.dispatcher.on_effect(&effect, &self.broker);
         }
+        for (queue, ticket) in self.owed_told.pop_front().unwrap_or_default() {
+            self.dispatcher.logged(queue);
+            if let Some(ticket) = ticket {
+                self.unanswered.remove(&ticket);
+            }
+        }
     }
 
     pub(crate) fn dispatch(&mut self) -> Vec<Action> {
@@ -179,11 +334,7 @@ impl World {
         let mut actions = Vec::new();
         self.dispatcher
             .dispatch(&self.broker, &bodies, self.now_ms, &mut actions);
-        for action in &actions {
-            if let Action::Propose(command) = action {
-                self.proposed.push_back(command.clone());
-            }
-        }
+        self.carry_out(&actions);
         actions
     }
 
@@ -224,6 +375,22 @@ impl World {
                     redeliveries: *redeliveries,
                 });
             }
+            if let Action::DeliverDirect {
+                consumer,
+                tag,
+                message,
+                redeliveries,
+                ..
+            } = action
+            {
+                delivered.push(Delivered {
+                    consumer: *consumer,
+                    tag: *tag,
+                    id: message.decode().unwrap().id,
+                    redelivered: *redeliveries > 0,
+                    redeliveries: *redeliveries,
+                });
+            }
         }
         delivered
     }
@@ -235,9 +402,18 @@ impl World {
         self.proposed.push_back(Command::BeginTerm);
         self.commit(1);
         self.told.clear();
+        // What was committed is found by its resend (P5).
+        self.owed.clear();
+        self.owed_told.clear();
         self.dispatcher = Dispatcher::new(limits());
     }
 }
+
+/// Whatever way is best.
+pub(crate) const WAYS: Ways = Ways {
+    direct: true,
+    wait: true,
+};
 
 pub(crate) fn limits() -> Limits {
     Limits {

@@ -42,13 +42,19 @@ pub(super) fn read(mut headers: Headers, limits: &StompLimits) -> Result<(Handsh
     ))
 }
 
+/// The header of CONNECTED that tells a client of ours that another node carries its connection to the master.
+pub const CARRIED: &str = "carried";
+
 /// Writes the CONNECTED frame.
-pub(super) fn write_connected(handshake: &Handshake, connection_id: &str, out: &mut Output) {
+pub(super) fn write_connected(handshake: &Handshake, connection_id: &str, carried: bool, out: &mut Output) {
     let mut frame = FrameWriter::new(Command::Connected, handshake.version, out);
     frame.header("version", handshake.version.as_str());
     frame.header("session", connection_id);
     frame.header("server", SERVER);
     frame.header("heart-beat", &handshake.heartbeat.header());
+    if carried {
+        frame.header(CARRIED, "true");
+    }
     if let Some(request_id) = &handshake.request_id {
         frame.header("response-id", request_id);
         frame.header("receipt-id", request_id);

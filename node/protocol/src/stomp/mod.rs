@@ -21,6 +21,7 @@ mod subscriptions;
 mod transactions;
 
 pub use codec::{Decoder, encode};
+pub use connect::CARRIED;
 pub use deliver::{PRODUCER, SEQUENCE};
 pub use error::StompError;
 pub use frame::{Command, Frame, Headers};

@@ -28,6 +28,7 @@ mod acknowledge;
 #[derive(Debug)]
 pub struct StompSession {
     connection_id: String,
+    carried: bool,
     limits: StompLimits,
     decoder: Decoder,
     state: State,
@@ -74,6 +75,7 @@ impl StompSession {
     pub fn new(connection_id: impl Into<String>, limits: StompLimits) -> Self {
         Self {
             connection_id: connection_id.into(),
+            carried: false,
             decoder: Decoder::new(limits.clone()),
             limits,
             state: State::Greeting { deadline_ms: None },
@@ -87,6 +89,12 @@ impl StompSession {
             last_message: 0,
             last_subscription: 0,
         }
+    }
+
+    /// Another node of the group carries this connection here. The client is told, since it may know a shorter way.
+    pub fn carried(mut self) -> Self {
+        self.carried = true;
+        self
     }
 
     /// The version agreed upon; 1.0 before that.
@@ -257,7 +265,7 @@ impl StompSession {
     }
 
     fn on_login(&mut self, handshake: Handshake, out: &mut Output) {
-        connect::write_connected(&handshake, &self.connection_id, out);
+        connect::write_connected(&handshake, &self.connection_id, self.carried, out);
         self.decoder.open(handshake.version);
         self.version = handshake.version;
         self.heartbeat = handshake.heartbeat;

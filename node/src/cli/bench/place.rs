@@ -37,8 +37,10 @@ impl WantedSync {
 /// Which nodes the connections go to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub(super) enum Through {
-    /// Any node, as clients that list them all do; slaves carry the connection to the master
+    /// As the client library does by itself: it begins anywhere and goes to the master
     #[default]
+    Follow,
+    /// Any node, as with clients that stay where they begin; slaves carry the connection to the master
     Any,
     /// The master
     Master,
@@ -134,7 +136,7 @@ impl Place {
 async fn url(mesh: &Mesh, group: &Group, through: Through) -> String {
     let master = mesh.wait_master(group).await;
     match through {
-        Through::Any => mesh.uri(group),
+        Through::Follow | Through::Any => mesh.uri(group),
         Through::Master => mesh.uri_of(group, master),
     }
 }

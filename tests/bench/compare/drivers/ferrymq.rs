@@ -1,5 +1,5 @@
-//! The load over FerryMQ's own client library. Connections begin at the nodes in turn, as with the other brokers, although
-//! the library could choose: so the spread over master and slaves is the same in every run.
+//! The load over FerryMQ's own client library. Connections begin at the nodes in turn, as with the other brokers; the
+//! library then goes to the master by itself, as it does for every application.
 
 use std::cell::Cell;
 

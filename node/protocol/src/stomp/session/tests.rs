@@ -111,6 +111,15 @@ fn acknowledge(subscription: u32, target: AckTarget) -> Request {
 }
 
 #[test]
+fn a_carried_connection_is_told_so() {
+    let mut client = Client::stranger();
+    client.session = client.session.carried();
+    client.send("CONNECT\naccept-version:1.2\nhost:h\n\n\0");
+    client.ok(1);
+    assert!(client.written().contains("\ncarried:true\n"));
+}
+
+#[test]
 fn connects_in_each_version() {
     let table = [
         ("", "1.0", "0,0"),

@@ -1,0 +1,40 @@
+//! The clocks of the node whose turn it is. The world sets them before it lets a node do anything.
+
+use std::{cell::Cell, time::Duration};
+
+thread_local! {
+    static WALL_MS: Cell<i64> = const { Cell::new(0) };
+    static MONOTONIC_US: Cell<u64> = const { Cell::new(0) };
+}
+
+/// It is this node's turn: its wall clock, which may jump, and its monotonic one, which may only run fast or slow.
+pub(crate) fn set(wall_ms: i64, monotonic_us: u64) {
+    WALL_MS.set(wall_ms);
+    MONOTONIC_US.set(monotonic_us);
+}
+
+/// Milliseconds since 1970, as the node believes.
+pub(crate) fn now_ms() -> i64 {
+    WALL_MS.get()
+}
+
+/// A point on the node's monotonic clock, in microseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Instant(pub(crate) u64);
+
+impl Instant {
+    /// This moment.
+    pub(crate) fn now() -> Self {
+        Self(MONOTONIC_US.get())
+    }
+
+    /// Since then.
+    pub(crate) fn elapsed(&self) -> Duration {
+        Self::now().saturating_duration_since(*self)
+    }
+
+    /// From `earlier` to this.
+    pub(crate) fn saturating_duration_since(&self, earlier: Self) -> Duration {
+        Duration::from_micros(self.0.saturating_sub(earlier.0))
+    }
+}

@@ -1,0 +1,31 @@
+//! P6: one producer's messages to one queue reach a sole consumer in order. Looked at where there is a sole consumer:
+//! on the queue `ORDERED` and on durable subscriptions' backlogs of one group's own producers.
+
+use crate::history::{History, Written, split};
+
+/// The queue with a sole consumer.
+pub(crate) const ORDERED: &str = "/queue/ORDERED";
+
+/// A message is written to a consumer.
+pub(crate) fn delivers(history: &mut History, written: &Written<'_>) {
+    let Some(taker) = written.taker.filter(|taker| *taker == ORDERED) else {
+        return;
+    };
+    let Some((producer, number)) = split(written.id) else { return };
+    let within = history
+        .last_in_subscription
+        .insert((written.subscription, producer.to_owned()), number);
+    if let Some(last) = within.filter(|last| *last >= number) {
+        let text = format!("{producer}/{number} came after {producer}/{last} within one subscription");
+        history.break_promise(6, text);
+    }
+    let first = history.first_seen.entry((taker.clone(), producer.to_owned())).or_default();
+    if number > *first {
+        let skipped = *first + 1;
+        *first = number;
+        if skipped < number {
+            let text = format!("{producer}/{number} came before {producer}/{skipped}");
+            history.break_promise(6, text);
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! Deliberate faults: each takes away what keeps one promise, at a seam of the simulation. Without them no seed may
+//! fail; with each of them some seed must, and the promise's own invariant must say so.
+
+use bytes::{Buf, Bytes, BytesMut};
+use ferrymq_broker::{Command, Enqueue, Outcome, encode_transaction};
+use ferrymq_message::{Destination, StoredMessage};
+
+use crate::group::{GroupEvent, Shared, locked};
+
+/// One deliberate fault.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Sabotage {
+    /// `fdatasync` does nothing and says that all is well.
+    SkipSync,
+    /// The journal answers what is written and not synced.
+    AnswerUnsynced,
+    /// A producer is answered before the majority has its message.
+    AnswerEarly,
+    /// A vote is not written to disk.
+    ForgetVote,
+    /// The lease is not asked for.
+    IgnoreLease,
+    /// The journal is not told of living messages, so their segments are used again too early.
+    ForgetLiving,
+    /// Damage whose checksum fits: as if checksums were not looked at.
+    SkipChecksum,
+    /// What a producer sent is not remembered.
+    ForgetProducers,
+    /// Messages are delivered without their redelivered mark.
+    LoseMarks,
+    /// A new master does not mark what the one before it may have delivered.
+    ForgetDeliveries,
+    /// Acknowledgements are answered and not stored.
+    LoseAcknowledgements,
+    /// Of a transaction the last part is left out.
+    CutTransactions,
+    /// A transfer is accepted without the mark that it was.
+    DropTransferMark,
+    /// A transfer counts as accepted when it was sent.
+    ReleaseEarly,
+    /// A message under offer is delivered here all the same.
+    TakeBackOffers,
+    /// Requests of one client overtake each other.
+    Reorder,
+    /// Consumers are given more than they have room for.
+    IgnorePrefetch,
+    /// Slaves turn clients away.
+    CloseDoors,
+    /// Bytes that are no frame end the node.
+    DieOfGarbage,
+    /// Others are not told that a demand has gone.
+    KeepDemand,
+}
+
+impl Sabotage {
+    /// All of them.
+    pub const ALL: [Self; 20] = [
+        Self::SkipSync,
+        Self::AnswerUnsynced,
+        Self::AnswerEarly,
+        Self::ForgetVote,
+        Self::IgnoreLease,
+        Self::ForgetLiving,
+        Self::SkipChecksum,
+        Self::ForgetProducers,
+        Self::LoseMarks,
+        Self::ForgetDeliveries,
+        Self::LoseAcknowledgements,
+        Self::CutTransactions,
+        Self::DropTransferMark,
+        Self::ReleaseEarly,
+        Self::TakeBackOffers,
+        Self::Reorder,
+        Self::IgnorePrefetch,
+        Self::CloseDoors,
+        Self::DieOfGarbage,
+        Self::KeepDemand,
+    ];
+
+    /// The promises of which one must notice it, by number; 0 is the transactions' wholeness.
+    pub fn breaks(self) -> &'static [u8] {
+        match self {
+            Self::SkipSync | Self::AnswerUnsynced => &[1, 2],
+            Self::AnswerEarly => &[1],
+            Self::ForgetVote | Self::IgnoreLease => &[7],
+            Self::ForgetLiving => &[2, 9],
+            Self::SkipChecksum => &[9],
+            Self::ForgetProducers => &[5],
+            Self::LoseMarks | Self::ForgetDeliveries | Self::LoseAcknowledgements => &[3],
+            Self::CutTransactions => &[0],
+            Self::DropTransferMark | Self::ReleaseEarly | Self::TakeBackOffers => &[4],
+            Self::Reorder => &[6],
+            Self::IgnorePrefetch => &[8],
+            Self::CloseDoors => &[10],
+            Self::DieOfGarbage => &[11],
+            Self::KeepDemand => &[12],
+        }
+    }
+
+    /// By its name in the code.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|sabotage| format!("{sabotage:?}") == name)
+    }
+}
+
+/// Kinds of commands as `node/broker/src/command/mod.rs` numbers them.
+mod kind {
+    pub(super) const ENQUEUE: u8 = 1;
+    pub(super) const ACKNOWLEDGE: u8 = 2;
+    pub(super) const TRANSACTION: u8 = 7;
+    pub(super) const BEGIN_TERM: u8 = 14;
+    pub(super) const FOUND: u8 = 15;
+}
+
+/// Kind and length stand in front of a command's body.
+const HEAD_BYTES: usize = 5;
+
+/// What goes to the log in place of this command. The founding's random number is replaced always.
+pub(crate) fn spoil_command(shared: &Shared, command: Bytes, token: u64) -> Bytes {
+    match (command.first().copied().unwrap_or(0), shared.sabotage) {
+        (kind::FOUND, _) => Command::Found(shared.founds_as).encode(),
+        (kind::ENQUEUE, Some(Sabotage::AnswerEarly)) => {
+            let results = vec![(token, Ok(Outcome::Done))];
+            locked(&shared.early).push(GroupEvent::Done { results });
+            command
+        }
+        (kind::ENQUEUE, Some(Sabotage::ForgetProducers)) => nameless(&command).unwrap_or(command),
+        (kind::BEGIN_TERM, Some(Sabotage::ForgetDeliveries)) | (kind::ACKNOWLEDGE, Some(Sabotage::LoseAcknowledgements)) => {
+            Command::OpenDestination(Destination::queue("nothing")).encode()
+        }
+        (kind::TRANSACTION, Some(Sabotage::CutTransactions)) => {
+            let mut parts = parts(command.slice(HEAD_BYTES..));
+            if parts.len() > 1 {
+                parts.pop();
+            }
+            encode_transaction(&parts)
+        }
+        _ => command,
+    }
+}
+
+/// The same message without its producer.
+fn nameless(command: &Bytes) -> Option<Bytes> {
+    let stored = StoredMessage::new(command.slice(HEAD_BYTES..)).ok()?;
+    let mut message = stored.decode().ok()?;
+    message.producer = None;
+    let mut out = BytesMut::new();
+    Enqueue::encode_with(&mut out, |out| message.encode_into(out));
+    Some(out.freeze())
+}
+
+/// A transaction's commands.
+fn parts(mut body: Bytes) -> Vec<Bytes> {
+    let mut parts = Vec::new();
+    let count = body.try_get_u32_le().unwrap_or(0);
+    for _ in 0..count {
+        let len = body.get(1..HEAD_BYTES).and_then(|b| b.try_into().ok()).map_or(0, u32::from_le_bytes);
+        let end = (HEAD_BYTES + len as usize).min(body.len());
+        parts.push(body.split_to(end));
+    }
+    parts
+}

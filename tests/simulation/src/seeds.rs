@@ -1,0 +1,4 @@
+//! Seeds that failed once, each with a line on what it found. They are run before all others, for ever.
+
+/// A seed and what it found.
+pub const THAT_FAILED: &[(u64, &str)] = &[];
