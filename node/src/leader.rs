@@ -159,7 +159,7 @@ impl Leader {
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let ended = loop {
-            let begun = self.begun;
+            let begun = self.has_begun();
             let held_for = self.held_for();
             tokio::select! {
                 biased;

@@ -193,7 +193,8 @@ async fn dial(
                 None => shared.options.attempt_timeout,
                 Some(_) => shared.options.attempt_timeout.min(MASTER_SEARCH_MAX),
             };
-            let reason = match timeout(limit, login::connect(&address, shared.tls.as_ref(), &shared.options)).await {
+            let attempt = login::connect(&address, shared.tls.as_ref(), &shared.options);
+            let reason = match timeout(limit, attempt).await {
                 Ok(Ok(socket)) if socket.carried && shared.options.follow_master => {
                     carrier.get_or_insert(socket);
                     continue;

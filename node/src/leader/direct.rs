@@ -181,11 +181,10 @@ impl Leader {
         for command in commands {
             self.submit(command, Pending::Nobody);
         }
-        let pending = Pending::Reply { connection, token };
         if token.is_none() && !rejected {
-            self.submit_along(last, pending);
+            self.acknowledge_along(connection, last);
         } else {
-            self.submit(last, pending);
+            self.submit(last, Pending::Reply { connection, token });
         }
     }
 

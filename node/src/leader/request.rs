@@ -190,7 +190,8 @@ impl Leader {
     }
 
     /// A topic that nobody has a durable subscription of, here or in another group, needs no log. While any such is being
-    /// made the log's order decides whether a message is for it; and with an uncertain lease it takes the log's way all the same, which will tell (P7).
+    /// made the log's order decides whether a message is for it; and with an uncertain lease it takes the log's way all
+    /// the same, which will tell (P7).
     fn publish_at_once(&mut self, connection: ConnectionId, message: &Message) -> bool {
         let topic = message.destination.name();
         let nobody_waits = self
@@ -423,12 +424,7 @@ impl Leader {
             return self.reply(connection, token, Ok(()));
         };
         match transaction {
-            None if token.is_none() && !rejected => {
-                if let Some(client) = self.clients.get_mut(&connection) {
-                    client.unanswered += 1;
-                }
-                self.submit_along(command.encode(), Pending::Acknowledge { connection })
-            }
+            None if token.is_none() && !rejected => self.acknowledge_along(connection, command.encode()),
             None => self.submit(command.encode(), Pending::Reply { connection, token }),
             Some(name) => {
                 let back = acknowledged(&command);
@@ -440,6 +436,14 @@ impl Leader {
                 self.reply(connection, token, result);
             }
         }
+    }
+
+    /// An acknowledgement that asks for no answer rides along with what comes next.
+    pub(super) fn acknowledge_along(&mut self, connection: ConnectionId, command: bytes::Bytes) {
+        if let Some(client) = self.clients.get_mut(&connection) {
+            client.unanswered += 1;
+        }
+        self.submit_along(command, Pending::Acknowledge { connection });
     }
 
     fn begin(&mut self, connection: ConnectionId, name: String) -> Result<(), Refusal> {

@@ -33,10 +33,10 @@ mod replication {
     pub(crate) mod lease;
 }
 
-pub mod sabotage;
 mod process;
 mod raft;
 mod rng;
+pub mod sabotage;
 
 mod client;
 mod history;

@@ -310,7 +310,11 @@ impl Process {
                 }
             }
         }
-        let deposed = self.running.as_ref().and_then(|r| r.mesh.as_ref()).is_some_and(Mesh::is_deposed);
+        let deposed = self
+            .running
+            .as_ref()
+            .and_then(|r| r.mesh.as_ref())
+            .is_some_and(Mesh::is_deposed);
         if deposed && let Some(running) = &mut self.running {
             running.mesh = None;
         }
@@ -336,7 +340,9 @@ impl Process {
             session_id: name,
         };
         let begun = Driven::begin(session, connection, running.to.clone(), limits, entrance);
-        let Some((driven, from_leader)) = begun else { return false };
+        let Some((driven, from_leader)) = begun else {
+            return false;
+        };
         let served = Served {
             driven,
             from_leader,
@@ -353,7 +359,10 @@ impl Process {
         if let Some(served) = self.connections.get_mut(&connection) {
             served.driven.input.extend_from_slice(bytes);
             served.driven.on_input();
-            if self.sabotage == Some(Sabotage::DieOfGarbage) && served.driven.closing.is_some() && bytes.first() == Some(&b'!') {
+            if self.sabotage == Some(Sabotage::DieOfGarbage)
+                && served.driven.closing.is_some()
+                && bytes.first() == Some(&b'!')
+            {
                 self.fatal.get_or_insert("bytes that are no frame".into());
             }
         }
@@ -473,7 +482,9 @@ fn leader_config() -> LeaderConfig {
 
 /// [`Sabotage::TakeBackOffers`].
 fn take_back(event: &GroupEvent, replica: &Replica) {
-    let GroupEvent::Applied { effects, .. } = event else { return };
+    let GroupEvent::Applied { effects, .. } = event else {
+        return;
+    };
     for effect in effects {
         if let Effect::Offered { group, .. } = effect {
             let command = Command::Reclaim(Reclaim { group: *group }).encode();
@@ -525,7 +536,11 @@ fn accepted_early(sabotage: Option<Sabotage>, action: &Action) -> Option<Event> 
 
 /// [`Sabotage::Reorder`] and [`Sabotage::IgnorePrefetch`].
 fn spoil_message(sabotage: Option<Sabotage>, message: FromClient) -> FromClient {
-    let FromClient::Requests { connection, mut requests } = message else {
+    let FromClient::Requests {
+        connection,
+        mut requests,
+    } = message
+    else {
         return message;
     };
     if sabotage == Some(Sabotage::Reorder) {
@@ -549,6 +564,8 @@ pub(crate) fn encode(frame: &stomp::Frame) -> Bytes {
     let mut out = ferrymq_protocol::Output::new();
     stomp::encode(frame, stomp::Version::V1_2, &mut out);
     let mut bytes = BytesMut::new();
-    out.take_chunks().iter().for_each(|chunk| bytes.extend_from_slice(chunk));
+    out.take_chunks()
+        .iter()
+        .for_each(|chunk| bytes.extend_from_slice(chunk));
     bytes.freeze()
 }

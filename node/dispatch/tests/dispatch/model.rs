@@ -320,7 +320,10 @@ impl Model {
         };
         self.world.proposed.extend(lost.into_iter().filter(is_persistent));
         for message in unanswered.into_values() {
-            self.arrive(&message, WAYS);
+            // A resend of what the earlier master had handed out would be delivered twice: the next one cannot know.
+            if !self.ever_delivered.contains(&message.id) {
+                self.arrive(&message, WAYS);
+            }
         }
         // Whoever had it without the log may have it again, or not.
         let world = &self.world;

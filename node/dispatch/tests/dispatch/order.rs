@@ -21,7 +21,9 @@ enum Step {
     Commit(usize),
     Tell,
     Acknowledge(u64),
-    /// The sole consumer goes and the next one comes.
+    /// The sole consumer goes.
+    Leave,
+    /// The sole consumer goes, if it has not gone, and the next one comes.
     Replace(u32),
     Tick(i64),
     FailOver(usize, u32),
@@ -34,6 +36,7 @@ fn step() -> impl Strategy<Value = Step> {
         6 => (1..4usize).prop_map(Step::Commit),
         6 => Just(Step::Tell),
         4 => (1..5u64).prop_map(Step::Acknowledge),
+        1 => Just(Step::Leave),
         2 => (1..6u32).prop_map(Step::Replace),
         1 => (0..3_000i64).prop_map(Step::Tick),
         1 => (0..4usize, 1..6u32).prop_map(|(count, prefetch)| Step::FailOver(count, prefetch)),
@@ -156,6 +159,7 @@ impl Sole {
                 self.world
                     .acknowledge(self.consumer, Target::UpTo(last.saturating_sub(tag - 1)));
             }
+            Step::Leave => self.world.remove(self.consumer),
             Step::Replace(prefetch) => {
                 self.world.remove(self.consumer);
                 self.come(prefetch);
@@ -197,6 +201,7 @@ impl Sole {
 
     /// Everything is delivered to a consumer that acknowledges it all.
     fn drain(mut self) {
+        self.run(&Step::Replace(5));
         for _ in 0..self.sent * 2 + 5 {
             self.dispatch();
             self.run(&Step::Acknowledge(1));
