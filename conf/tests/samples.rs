@@ -149,3 +149,25 @@ fn the_single_nodes_sample_tells_the_true_defaults() {
     assert_eq!(sample.data, PathBuf::from("./data/single"));
     assert_eq!(sample.listen.link, None);
 }
+
+#[test]
+fn the_sample_with_users_asks_everybody() {
+    let sample = samples("").remove("users").unwrap();
+    assert!(!sample.access.anonymous);
+    let users: Vec<_> = sample
+        .access
+        .users
+        .iter()
+        .map(|user| (&*user.name, &*user.groups[0]))
+        .collect();
+    assert_eq!(users, [("app", "shop"), ("admin", "admins")]);
+    assert!(sample.access.users.iter().all(|user| user.password.is_some()));
+    assert_eq!(sample.access.permissions[0].destination, "queue://orders.>");
+    assert_eq!((sample.listen.peer, sample.listen.link), (None, None));
+    // Left out, it is the same: no door that nobody asks at.
+    let users = "[[users]]\nname = \"a\"\npassword = \"$argon2id$v=19$m=19456,t=2,p=1$BwcHBwcHBwcHBwcHBwcHBw$\
+                 AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA\"\n";
+    let short = ferrymq_conf::read("short.toml", &format!("group = \"g\"\ndata = \"d\"\n{users}"), []).unwrap();
+    assert_eq!(short.node.listen.peer, None);
+    assert!(!format!("{short:?}").contains("BwcHBw"));
+}

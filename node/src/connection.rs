@@ -6,10 +6,10 @@
 use std::{collections::VecDeque, future::Future, io, io::IoSlice, pin::Pin, sync::Arc, time::Instant};
 
 use bytes::{Buf, Bytes, BytesMut};
-use ferrymq_access::{Identity, Pass};
+use ferrymq_access::{Access, Identity, Pass};
 use ferrymq_dispatch::ConnectionId;
 use ferrymq_message::Value;
-use ferrymq_protocol::{Delivery, Output, Refusal, RefusalKind, Request, Session, Token};
+use ferrymq_protocol::{Delivery, Login, Output, Refusal, RefusalKind, Request, Session, Token};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     sync::mpsc,
@@ -18,7 +18,6 @@ use tokio::{
 
 use crate::{
     clock,
-    doorkeeper::{Doorkeeper, Visitor},
     load::Load,
     outbox::{Allowance, Outbox},
     places::Place,
@@ -79,11 +78,23 @@ pub(crate) struct ConnectionLimits {
     pub(crate) lease: Arc<dyn Fn() -> bool + Send + Sync>,
 }
 
-/// Who comes in over a connection, and who asks them.
-#[derive(Clone)]
+/// Asks the client of a connection who they are. Implemented by doorkeeper.rs.
+pub(crate) trait Asks: Send + Sync {
+    /// Lets it in or says why not; takes its time.
+    fn admit(&self, login: &Login) -> Decision;
+
+    /// It was denied something later.
+    fn note_denied(&self, refusal: &Refusal);
+}
+
+/// Who somebody is, once that is decided.
+pub(crate) type Decision = Pin<Box<dyn Future<Output = Result<Identity, Refusal>> + Send>>;
+
+/// How one comes in over a connection.
 pub(crate) struct Entrance {
-    pub(crate) keeper: Arc<Doorkeeper>,
-    pub(crate) visitor: Visitor,
+    pub(crate) access: Arc<Access>,
+    /// None where nobody is asked.
+    pub(crate) asks: Option<Arc<dyn Asks>>,
     /// By which the session names its temporary destinations.
     pub(crate) session_id: String,
 }
@@ -147,7 +158,7 @@ impl Drop for Farewell {
 }
 
 /// Decides on a request to connect, and hands it back.
-pub(crate) type PendingLogin = Pin<Box<dyn Future<Output = (Request, Result<Identity, Refusal>)> + Send>>;
+type PendingLogin = Pin<Box<dyn Future<Output = (Request, Result<Identity, Refusal>)> + Send>>;
 
 /// One connection without its socket.
 pub(crate) struct Driven {
@@ -158,7 +169,7 @@ pub(crate) struct Driven {
     limits: ConnectionLimits,
     entrance: Entrance,
     /// The login that is being looked at; nothing else is read meanwhile.
-    pub(crate) login: Option<PendingLogin>,
+    login: Option<PendingLogin>,
     pub(crate) input: BytesMut,
     /// Room for the next read: as much as the last ones have filled.
     read_bytes: usize,
@@ -442,23 +453,25 @@ impl Driven {
 
     /// Whoever logs in is looked at here, beside the master's loop; a session asks nothing more before the answer.
     fn begin_login(&mut self, request: Request) {
-        let Entrance { keeper, visitor, .. } = self.entrance.clone();
-        self.login = Some(Box::pin(async move {
-            let (name, password) = match &request {
-                Request::Connect { login, .. } => (login.login.as_deref(), login.passcode.as_deref()),
-                _ => (None, None),
-            };
-            let decided = keeper.admit(&visitor, name, password).await;
-            (request, decided)
-        }));
+        match (&self.entrance.asks, self.entrance.access.anonymous(), &request) {
+            (Some(asks), _, Request::Connect { login, .. }) => {
+                let decision = asks.admit(login);
+                self.login = Some(Box::pin(async move { (request, decision.await) }));
+            }
+            (None, Some(anybody), _) => self.on_login((request, Ok(anybody))),
+            _ => {
+                let refusal = Refusal::new(RefusalKind::Unauthorized, "not authorized");
+                self.on_login((request, Err(refusal)));
+            }
+        }
     }
 
-    pub(crate) fn on_login(&mut self, (request, decided): (Request, Result<Identity, Refusal>)) {
+    fn on_login(&mut self, (request, decided): (Request, Result<Identity, Refusal>)) {
         self.login = None;
         match (decided, request) {
             (Ok(identity), request) => {
-                let Entrance { keeper, session_id, .. } = &self.entrance;
-                let pass = Pass::new(keeper.access().clone(), identity, session_id.clone());
+                let Entrance { access, session_id, .. } = &self.entrance;
+                let pass = Pass::new(access.clone(), identity, session_id.clone());
                 let connection = self.connection;
                 // An error means that the master's loop has ended; its silence will close this connection.
                 let _ = self.leader.send(FromClient::Admitted { connection, pass });
@@ -476,8 +489,8 @@ impl Driven {
     }
 
     fn note(&self, refusal: &Refusal) {
-        if refusal.kind == RefusalKind::Unauthorized {
-            self.entrance.keeper.note_denied(&self.entrance.visitor, &refusal.text);
+        if let (Some(asks), RefusalKind::Unauthorized) = (&self.entrance.asks, refusal.kind) {
+            asks.note_denied(refusal);
         }
     }
 

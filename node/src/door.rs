@@ -25,7 +25,7 @@ use tokio::{
 };
 
 use crate::{
-    connection::{self, ConnectionLimits, Entrance},
+    connection::{self, ConnectionLimits},
     doorkeeper::{Doorkeeper, Visitor},
     places::{Place, Places},
     terms::Current,
@@ -193,11 +193,7 @@ impl Door {
         let connection = self.shared.next_connection.fetch_add(1, Ordering::Relaxed);
         let session_id = self.session_id(connection);
         let session = Box::new(way(StompSession::new(session_id.clone(), self.shared.stomp.clone())));
-        let entrance = Entrance {
-            keeper: self.shared.keeper.clone(),
-            visitor: visitor.clone(),
-            session_id,
-        };
+        let entrance = self.shared.keeper.entrance(visitor, session_id);
         let limits = self.shared.limits.clone();
         connection::run(stream, session, connection, current.clients, limits, entrance, place).await;
         true

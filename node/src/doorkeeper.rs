@@ -14,10 +14,12 @@ use std::{
 };
 
 use ferrymq_access::{Access, AttemptLimits, Attempts, Identity, KnownLogins, Ticket, Turn, Verdict};
-use ferrymq_protocol::{Refusal, RefusalKind};
+use ferrymq_protocol::{Login, Refusal, RefusalKind};
 use ferrymq_transport::Throttle;
 use serde_json::{Value, json};
 use tokio::{sync::Semaphore, time::sleep};
+
+use crate::connection::{Asks, Decision, Entrance};
 
 /// Where somebody comes from and what they have shown without being asked.
 #[derive(Debug, Clone)]
@@ -87,8 +89,23 @@ impl Doorkeeper {
     }
 
     /// What follows from who somebody is.
-    pub(crate) fn access(&self) -> &Arc<Access> {
+    pub(crate) fn access(&self) -> &Access {
         &self.access
+    }
+
+    /// How a client comes in whose session has this name.
+    pub(crate) fn entrance(self: &Arc<Self>, visitor: &Visitor, session_id: String) -> Entrance {
+        let guest = || -> Arc<dyn Asks> {
+            Arc::new(Guest {
+                keeper: self.clone(),
+                visitor: visitor.clone(),
+            })
+        };
+        Entrance {
+            access: self.access.clone(),
+            asks: (!self.access.is_open()).then(guest),
+            session_id,
+        }
     }
 
     /// Lets somebody in, or says why not; takes its time.
@@ -105,9 +122,6 @@ impl Doorkeeper {
         let found = if name.is_empty() && password.is_empty() {
             let found = self.access.certified(&visitor.certificate).or(self.access.anonymous());
             found.ok_or_else(|| unauthorized("log in with a user name and a password"))
-        } else if self.access.is_open() {
-            // Whatever is shown where nobody asks is not looked at.
-            self.access.anonymous().ok_or_else(|| unauthorized(WRONG))
         } else if password.is_empty() && visitor.certificate.iter().any(|shown| shown == name) {
             self.access.proven(name).ok_or_else(|| unauthorized(WRONG))
         } else {
@@ -229,6 +243,26 @@ impl Doorkeeper {
 
     fn now_ms(&self) -> u64 {
         self.begun.elapsed().as_millis() as u64
+    }
+}
+
+/// One client at the door.
+struct Guest {
+    keeper: Arc<Doorkeeper>,
+    visitor: Visitor,
+}
+
+impl Asks for Guest {
+    fn admit(&self, login: &Login) -> Decision {
+        let (keeper, visitor, login) = (self.keeper.clone(), self.visitor.clone(), login.clone());
+        Box::pin(async move {
+            let (name, password) = (login.login.as_deref(), login.passcode.as_deref());
+            keeper.admit(&visitor, name, password).await
+        })
+    }
+
+    fn note_denied(&self, refusal: &Refusal) {
+        self.keeper.note_denied(&self.visitor, &refusal.text);
     }
 }
 

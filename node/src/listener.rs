@@ -82,9 +82,8 @@ async fn enter(stream: TcpStream, from: SocketAddr, tls: Option<TlsDoor>, door: 
     let Some(tls) = tls else {
         return door.enter(stream, plain, place).await;
     };
-    match tls.accept(stream, from, TLS_MAX).await {
-        Some((stream, certificate)) => door.enter(stream, Visitor { certificate, ..plain }, place).await,
-        // Counted and logged where it was refused.
-        None => {}
+    // What fails is counted and logged where it was refused.
+    if let Some((stream, certificate)) = tls.accept(stream, from, TLS_MAX).await {
+        door.enter(stream, Visitor { certificate, ..plain }, place).await;
     }
 }

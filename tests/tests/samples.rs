@@ -169,3 +169,16 @@ fn three_groups_in_a_line_pass_messages_end_to_end() {
     exchange(&running, "west", "east");
     exchange(&running, "east", "west");
 }
+
+#[test]
+fn the_sample_with_users_asks_who_comes() {
+    let file = Path::new(binary::workspace()).join("conf/samples/users.toml");
+    let running = start("sample-users", &[file]);
+    let address = &running.nodes[0].1;
+    assert!(Stomp::connect(address).is_err(), "nobody comes in without a login");
+    let app = [("login", "app"), ("passcode", "app-sample-password")];
+    let mut app = Stomp::connect_with(address, &app).expect("the sample tells the password");
+    app.request(Frame::message("/queue/orders.new", "one pen"))
+        .expect("a receipt");
+    assert!(app.request(Frame::message("/queue/elsewhere", "x")).is_err());
+}

@@ -416,11 +416,12 @@ fn secrets_are_shown_nowhere() {
             connect_at(&mesh, node, GUEST).unwrap(),
             Frame::message("/queue/ADMIN.Q", "x"),
         );
-        for user in [(APP.0, typed), (typed, "x"), (typed, typed)] {
+        // The first one is the one that is logged.
+        for user in [(typed, "x"), (APP.0, typed), (typed, typed)] {
             said += &refused(&mesh, node, &login(user));
         }
         let address = mesh.groups[0].nodes[node].ports.admin_address();
-        for user in [BOSS, (BOSS.0, typed), (typed, "x")] {
+        for user in [(typed, "x"), (BOSS.0, typed), BOSS] {
             said += &request_as(address, "GET", "/api/status", "", Some(user))
                 .unwrap()
                 .1

@@ -13,7 +13,6 @@ extern crate self as ferrymq_replication;
 mod clock;
 mod config;
 mod crash;
-mod doorkeeper;
 mod group;
 mod mesh;
 pub use group::{Completion, Failure, Group, GroupEvent, GroupStatus, ReadError, Role};

@@ -3,12 +3,11 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
-    net::SocketAddr,
     sync::Arc,
-    task::{Context, Poll, Waker},
 };
 
 use bytes::{Bytes, BytesMut};
+use ferrymq_access::Access;
 use ferrymq_broker::{Command, Effect, GroupId, Reclaim};
 use ferrymq_dispatch::Limits;
 use ferrymq_forwarding::{
@@ -25,7 +24,6 @@ use tokio::sync::mpsc;
 use crate::{
     clock::{self, Instant},
     connection::{ConnectionLimits, Driven, Entrance, FromClient, LeaderHandle, ToClient},
-    doorkeeper::{Doorkeeper, Visitor},
     group::{GroupEvent, Role, locked},
     leader::{Ended, Leader, LeaderConfig},
     load::Load,
@@ -57,7 +55,8 @@ pub(crate) struct Process {
     starter: MeshStarter,
     events: VecDeque<GroupEvent>,
     load: Arc<Load>,
-    keeper: Arc<Doorkeeper>,
+    /// Nobody is asked who they are.
+    access: Arc<Access>,
     sabotage: Option<Sabotage>,
     plan: Plan,
     accepts: u64,
@@ -119,7 +118,7 @@ impl Process {
             starter: MeshStarter::default(),
             events: VecDeque::new(),
             load: Arc::new(Load::new(Memory::new(MEMORY_BYTES_MAX, UNANSWERED_BYTES_MAX))),
-            keeper: Arc::new(Doorkeeper::new()),
+            access: Arc::new(Access::open()),
             sabotage,
             plan,
             accepts: 0,
@@ -338,10 +337,8 @@ impl Process {
         let name = format!("ID:{}-{}-{connection}", self.plan.group_name, self.replica.id);
         let session = Box::new(StompSession::new(name.clone(), StompLimits::default()));
         let entrance = Entrance {
-            keeper: self.keeper.clone(),
-            visitor: Visitor {
-                address: SocketAddr::from(([127, 0, 0, 1], 0)),
-            },
+            access: self.access.clone(),
+            asks: None,
             session_id: name,
         };
         let begun = Driven::begin(session, connection, running.to.clone(), limits, entrance);
@@ -414,15 +411,6 @@ impl Served {
                     self.driven.on_written();
                 }
                 return true;
-            }
-            if let Some(login) = &mut self.driven.login {
-                // Whoever stands at this door decides at once.
-                let Poll::Ready(decided) = login.as_mut().poll(&mut Context::from_waker(Waker::noop())) else {
-                    return false;
-                };
-                self.driven.on_login(decided);
-                *busy = true;
-                continue;
             }
             let may_write = self.driven.may_write();
             if !may_write && self.from_leader.is_closed() {
