@@ -118,8 +118,9 @@ impl Fault for Damage {
             field.node_mut(node).spawn();
         }
         Box::new(move |field| {
-            field.wait_well();
-            let (group, begun) = (node / NODES, Instant::now());
+            let group = node / NODES;
+            field.wait_group_well(group);
+            let begun = Instant::now();
             // Refused while the slave lacks something.
             wait_until("the mended node is master", WELL_MAX, || {
                 field.supervise();
