@@ -4,14 +4,14 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     os::unix::process::ExitStatusExt,
-    path::{Path, PathBuf},
+    path::PathBuf,
     time::{Duration, Instant},
 };
 
 use ferrymq_tests::{Discovery, Mesh, MeshBuilder, NodeProcess, disk::PowerDisk, net::Net, wait_for, wait_until};
 use serde_json::Value;
 
-use crate::{NODES, NORTH, SOUTH, faults::clock::SkewedClock, lanes::Load, watch::Watch};
+use crate::{NODES, NORTH, SOUTH, faults::clock::SkewedClock, images::Images, lanes::Load, watch::Watch};
 
 /// How long all may take to be well again after a fault.
 pub const WELL_MAX: Duration = Duration::from_secs(60);
@@ -53,7 +53,7 @@ pub struct Field {
     /// What it was made of.
     pub options: Options,
     /// Where the disks' images are.
-    _images: tempfile::TempDir,
+    _images: Images,
     /// One of these nodes that end by themselves must have said; they must not end where there are none.
     last_words: Vec<&'static str>,
     /// Nodes that have ended by themselves since [`Field::expect`].
@@ -78,19 +78,21 @@ impl Field {
     /// Where they do not become well.
     #[track_caller]
     pub fn start(options: Options) -> Self {
-        let images = images();
-        let disks: Vec<PowerDisk> = ["north1", "north2", "north3", "south1", "south2", "south3"]
-            .iter()
-            .map(|name| PowerDisk::new(images.path(), name, DISK_MB))
-            .collect();
-        let mut mesh = MeshBuilder::new("chaos")
+        // First of all the networks: whoever was left on them by a run that was killed ends.
+        let builder = MeshBuilder::new("chaos")
             .group("north", NODES)
             .group("south", NODES)
             .link(NORTH, SOUTH)
             .discovery(options.discovery)
+            .on_machines();
+        let images = Images::new();
+        let disks: Vec<PowerDisk> = ["north1", "north2", "north3", "south1", "south2", "south3"]
+            .iter()
+            .map(|name| PowerDisk::new(images.path(), name, DISK_MB))
+            .collect();
+        let mut mesh = builder
             .data(images.path())
             .more("\n[store]\nsegment = \"1MiB\"\nreserve = \"4MiB\"\nsnapshot_log = \"1MiB\"\ncache = \"1MiB\"\n")
-            .on_machines()
             .prepare();
         let clocks = SkewedClock::for_all(mesh.dir(), 2 * NODES);
         for (at, node) in mesh.groups.iter_mut().flat_map(|group| &mut group.nodes).enumerate() {
@@ -424,17 +426,4 @@ fn members_are_well(name: &str, master: &Value, statuses: &[Value]) -> Result<()
         None if members.len() == NODES => Ok(()),
         None => Err(format!("{name} has {} members", members.len())),
     }
-}
-
-/// In memory where there is room: a disk's power is cut above its image, so that nothing is lost by that, and others on
-/// this machine are not slowed down.
-fn images() -> tempfile::TempDir {
-    let builder = || {
-        let mut builder = tempfile::Builder::new();
-        builder.prefix("ferrymq-chaos-disks-");
-        builder
-    };
-    let memory = Path::new("/dev/shm");
-    let made = builder().tempdir_in(memory).or_else(|_| builder().tempdir());
-    made.expect("a directory can be made")
 }
