@@ -2,16 +2,16 @@
 //! its own, under load, and watched.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     os::unix::process::ExitStatusExt,
-    path::{Path, PathBuf},
+    path::PathBuf,
     time::{Duration, Instant},
 };
 
 use ferrymq_tests::{Discovery, Mesh, MeshBuilder, NodeProcess, disk::PowerDisk, net::Net, wait_for, wait_until};
 use serde_json::Value;
 
-use crate::{NODES, NORTH, SOUTH, faults::clock::SkewedClock, lanes::Load, watch::Watch};
+use crate::{NODES, NORTH, SOUTH, faults::clock::SkewedClock, images::Images, lanes::Load, watch::Watch};
 
 /// How long all may take to be well again after a fault.
 pub const WELL_MAX: Duration = Duration::from_secs(60);
@@ -53,12 +53,14 @@ pub struct Field {
     /// What it was made of.
     pub options: Options,
     /// Where the disks' images are.
-    _images: tempfile::TempDir,
+    _images: Images,
     /// One of these nodes that end by themselves must have said; they must not end where there are none.
     last_words: Vec<&'static str>,
     /// Nodes that have ended by themselves since [`Field::expect`].
     ended: usize,
     starts: BTreeMap<usize, usize>,
+    /// Nodes that a fault keeps from running.
+    down: BTreeSet<usize>,
     breaches: Vec<String>,
     /// How much of each log was there at the last look.
     log_read: Vec<usize>,
@@ -76,19 +78,21 @@ impl Field {
     /// Where they do not become well.
     #[track_caller]
     pub fn start(options: Options) -> Self {
-        let images = images();
-        let disks: Vec<PowerDisk> = ["north1", "north2", "north3", "south1", "south2", "south3"]
-            .iter()
-            .map(|name| PowerDisk::new(images.path(), name, DISK_MB))
-            .collect();
-        let mut mesh = MeshBuilder::new("chaos")
+        // First of all the networks: whoever was left on them by a run that was killed ends.
+        let builder = MeshBuilder::new("chaos")
             .group("north", NODES)
             .group("south", NODES)
             .link(NORTH, SOUTH)
             .discovery(options.discovery)
+            .on_machines();
+        let images = Images::new();
+        let disks: Vec<PowerDisk> = ["north1", "north2", "north3", "south1", "south2", "south3"]
+            .iter()
+            .map(|name| PowerDisk::new(images.path(), name, DISK_MB))
+            .collect();
+        let mut mesh = builder
             .data(images.path())
             .more("\n[store]\nsegment = \"1MiB\"\nreserve = \"4MiB\"\nsnapshot_log = \"1MiB\"\ncache = \"1MiB\"\n")
-            .on_machines()
             .prepare();
         let clocks = SkewedClock::for_all(mesh.dir(), 2 * NODES);
         for (at, node) in mesh.groups.iter_mut().flat_map(|group| &mut group.nodes).enumerate() {
@@ -108,6 +112,7 @@ impl Field {
             last_words: Vec::new(),
             ended: 0,
             starts: BTreeMap::new(),
+            down: BTreeSet::new(),
             breaches: Vec::new(),
             log_read: vec![0; 2 * NODES],
         };
@@ -201,10 +206,24 @@ impl Field {
         });
     }
 
-    /// Starts all nodes that do not run.
+    /// `kill -9`, and nobody starts the node again until [`Field::release`].
+    pub fn keep_down(&mut self, position: usize) {
+        if self.node(position).is_running() {
+            self.node_mut(position).kill();
+        }
+        self.down.insert(position);
+    }
+
+    /// Starts a node that was kept down.
+    pub fn release(&mut self, position: usize) {
+        self.down.remove(&position);
+        self.revive();
+    }
+
+    /// Starts all nodes that do not run and are not kept down.
     pub fn revive(&mut self) {
         for position in 0..2 * NODES {
-            if self.node(position).is_running() {
+            if self.node(position).is_running() || self.down.contains(&position) {
                 continue;
             }
             let starts = self.starts.entry(position).or_default();
@@ -224,41 +243,40 @@ impl Field {
     /// Past the deadline, with what is still missing.
     #[track_caller]
     pub fn wait_well(&mut self) -> Duration {
+        self.wait_until_well("everybody", Self::is_well)
+    }
+
+    /// Waits until the nodes of one group are well, whatever the other group does.
+    ///
+    /// # Panics
+    /// Past the deadline, with what is still missing.
+    #[track_caller]
+    pub fn wait_group_well(&mut self, group: usize) {
+        self.wait_until_well("the group", |field| field.group_is_well(group).map(|_| ()));
+    }
+
+    #[track_caller]
+    fn wait_until_well(&mut self, who: &str, is_well: impl Fn(&Self) -> Result<(), String>) -> Duration {
         let begun = Instant::now();
         let mut missing = String::new();
-        wait_until("everybody is looked at", 2 * WELL_MAX, || {
+        wait_until(&format!("{who} is looked at"), 2 * WELL_MAX, || {
             self.supervise();
             self.revive();
-            match self.is_well() {
+            match is_well(self) {
                 Ok(()) => missing.clear(),
                 Err(what) => missing = what,
             }
             missing.is_empty() || begun.elapsed() > WELL_MAX
         });
-        assert!(
-            missing.is_empty(),
-            "not well after {WELL_MAX:?}: {missing}\n{}",
-            self.breaches.join("\n")
-        );
+        let breaches = self.breaches.join("\n");
+        assert!(missing.is_empty(), "not well after {WELL_MAX:?}: {missing}\n{breaches}");
         begun.elapsed()
     }
 
     fn is_well(&self) -> Result<(), String> {
-        for (at, group) in self.mesh.groups.iter().enumerate() {
-            let statuses: Vec<Option<Value>> = group.nodes.iter().map(NodeProcess::status).collect();
-            for (node, status) in group.nodes.iter().zip(&statuses) {
-                status
-                    .as_ref()
-                    .ok_or_else(|| format!("{} does not answer", node.name))?;
-            }
-            let statuses: Vec<Value> = statuses.into_iter().flatten().collect();
-            let leads = |status: &&Value| status["group"]["role"] == "master" && status["group"]["lease_valid"] == true;
-            let master = statuses
-                .iter()
-                .find(leads)
-                .ok_or_else(|| format!("{} has no master", group.name))?;
-            members_are_well(&group.name, master, &statuses)?;
-            let other = &self.mesh.groups[1 - at].name;
+        for at in [NORTH, SOUTH] {
+            let master = self.group_is_well(at)?;
+            let (own, other) = (&self.mesh.groups[at].name, &self.mesh.groups[1 - at].name);
             let links = master["master"]["mesh"]["links"]
                 .as_array()
                 .cloned()
@@ -267,13 +285,27 @@ impl Field {
                 .iter()
                 .any(|link| link["peer"] == **other && link["state"] == "up")
             {
-                return Err(format!("{} is not linked to {other}: {links:?}", group.name));
+                return Err(format!("{own} is not linked to {other}: {links:?}"));
             }
         }
         if !self.load.is_connected() {
             return Err("a consumer is not connected".into());
         }
         Ok(())
+    }
+
+    /// The master's status.
+    fn group_is_well(&self, at: usize) -> Result<Value, String> {
+        let group = &self.mesh.groups[at];
+        let mut statuses = Vec::new();
+        for node in &group.nodes {
+            statuses.push(node.status().ok_or_else(|| format!("{} does not answer", node.name))?);
+        }
+        let leads = |status: &&Value| status["group"]["role"] == "master" && status["group"]["lease_valid"] == true;
+        let master = statuses.iter().find(leads).cloned();
+        let master = master.ok_or_else(|| format!("{} has no master", group.name))?;
+        members_are_well(&group.name, &master, &statuses)?;
+        Ok(master)
     }
 
     /// Stops the load, waits until all that was promised has been delivered and nothing is left anywhere, and judges.
@@ -394,17 +426,4 @@ fn members_are_well(name: &str, master: &Value, statuses: &[Value]) -> Result<()
         None if members.len() == NODES => Ok(()),
         None => Err(format!("{name} has {} members", members.len())),
     }
-}
-
-/// In memory where there is room: a disk's power is cut above its image, so that nothing is lost by that, and others on
-/// this machine are not slowed down.
-fn images() -> tempfile::TempDir {
-    let builder = || {
-        let mut builder = tempfile::Builder::new();
-        builder.prefix("ferrymq-chaos-disks-");
-        builder
-    };
-    let memory = Path::new("/dev/shm");
-    let made = builder().tempdir_in(memory).or_else(|_| builder().tempdir());
-    made.expect("a directory can be made")
 }

@@ -9,6 +9,7 @@ pub mod scenario;
 pub mod scenarios;
 
 pub mod field;
+pub mod images;
 pub mod lanes;
 pub mod stream;
 pub mod watch;

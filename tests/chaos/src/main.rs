@@ -163,21 +163,23 @@ fn now_seconds() -> u64 {
     now.map_or(0, |now| now.as_secs())
 }
 
-/// The first SIGINT or SIGTERM takes everything down in good order; the second one ends the program as it is.
+/// SIGINT and SIGTERM take everything down in good order; one that comes much later ends the program as it is. (Whoever
+/// ends a process and its group sends the first one twice.)
 fn end_in_good_order() -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
     let entered = runtime.enter();
     let (mut interrupted, mut terminated) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     drop(entered);
     thread::spawn(move || {
-        for time in 1.. {
+        let mut first = None;
+        loop {
             runtime.block_on(async {
                 tokio::select! {
                     _ = interrupted.recv() => {}
                     _ = terminated.recv() => {}
                 }
             });
-            if time > 1 {
+            if first.get_or_insert_with(Instant::now).elapsed() > PATIENCE {
                 std::process::exit(130);
             }
             eprintln!("-- taking everything down");
@@ -186,3 +188,6 @@ fn end_in_good_order() -> anyhow::Result<()> {
     });
     Ok(())
 }
+
+/// How long the program has to take everything down before another signal ends it.
+const PATIENCE: Duration = Duration::from_secs(10);

@@ -9,6 +9,8 @@ use crate::{run::Strike, scenario::Scenario};
 
 /// How much longer than in the short run a fault may last.
 const LONGER: u64 = 4;
+/// But not longer than this, unless the short run is.
+const HOLD_MS_MAX: u64 = 12_000;
 /// The second fault of a round strikes at most so long after the first.
 const AFTER_MS_MAX: u64 = 3_000;
 
@@ -58,7 +60,8 @@ impl Dice {
     }
 
     fn strike(&mut self, scenario: &'static Scenario, after_ms: u64) -> Strike {
-        let hold_ms = scenario.hold_ms + self.below(scenario.hold_ms * (LONGER - 1) + 1);
+        let longest = (scenario.hold_ms * LONGER).min(HOLD_MS_MAX).max(scenario.hold_ms);
+        let hold_ms = scenario.hold_ms + self.below(longest - scenario.hold_ms + 1);
         Strike {
             scenario,
             hold: Duration::from_millis(hold_ms),

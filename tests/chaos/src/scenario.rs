@@ -31,9 +31,9 @@ pub enum Meanwhile {
     MayStop,
 }
 
-/// Longest pause of sends where they must go on. The budget (DESIGN §5) is 1.5 s; this is a bound for an unoptimised
-/// build on a loaded machine.
-pub const PAUSE_MAX: Duration = Duration::from_secs(8);
+/// Longest pause of sends where they must go on. The budget (DESIGN §5) is 1.5 s, and the figures tell what it was; this is
+/// a bound that an unoptimised build keeps on a machine with much else to do.
+pub const PAUSE_MAX: Duration = Duration::from_secs(20);
 
 impl Scenario {
     /// A fault under which sends go on and no node ends by itself.

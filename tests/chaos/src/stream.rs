@@ -21,6 +21,8 @@ use ferrymq_tests::{Frame, History, Stomp};
 const WINDOW: usize = 100;
 /// Messages sent to a consumer ahead of its acknowledgements.
 const PREFETCH: u32 = 50;
+/// Deliveries that a consumer has and does not acknowledge while more come: what a change of master has to mark.
+const UNACKNOWLEDGED: usize = 8;
 /// Pause before the next address, so that a group without a master isn't flooded.
 const RETRY: Duration = Duration::from_millis(20);
 /// How long a broker may take to let a client in; then the next one is tried.
@@ -300,8 +302,10 @@ fn consume_over(address: &str, wanting: &Wanting, told: &Told) -> anyhow::Result
     }
     stomp.request(subscribe.with("activemq.prefetchSize", PREFETCH))?;
     told.connected.store(true, Ordering::Relaxed);
+    let mut delivered = VecDeque::new();
     while !told.stop.load(Ordering::Relaxed) {
         let Some(frame) = stomp.next(LOOK)? else {
+            acknowledge(&mut stomp, &mut delivered, 0)?;
             if stomp.silent_for() >= SILENCE_MAX {
                 wanting.history.left_behind();
                 bail!("no heart-beat for long");
@@ -310,9 +314,11 @@ fn consume_over(address: &str, wanting: &Wanting, told: &Told) -> anyhow::Result
         };
         if let Some((producer, number)) = note(&frame, wanting)? {
             let ack = Frame::new("ACK").with("id", frame.get("ack").unwrap_or(""));
-            stomp.send(&ack.with("receipt", format!("{producer}/{number}")))?;
+            delivered.push_back(ack.with("receipt", format!("{producer}/{number}")));
+            acknowledge(&mut stomp, &mut delivered, UNACKNOWLEDGED)?;
         }
     }
+    acknowledge(&mut stomp, &mut delivered, 0)?;
     // Leaves in good order, so that what was acknowledged is known to be.
     if wanting.durable.is_none() {
         stomp.send(&Frame::new("UNSUBSCRIBE").with("id", "s"))?;
@@ -323,6 +329,16 @@ fn consume_over(address: &str, wanting: &Wanting, told: &Told) -> anyhow::Result
             break;
         }
         note(&frame, wanting)?;
+    }
+    Ok(())
+}
+
+/// Acknowledges the oldest deliveries, all but so many.
+fn acknowledge(stomp: &mut Stomp, delivered: &mut VecDeque<Frame>, all_but: usize) -> anyhow::Result<()> {
+    while delivered.len() > all_but
+        && let Some(ack) = delivered.pop_front()
+    {
+        stomp.send(&ack)?;
     }
     Ok(())
 }

@@ -53,6 +53,8 @@ pub enum Region {
     Trailer,
     /// The newest snapshot of the state.
     State,
+    /// Any byte of any record of any segment; where, the clock decides.
+    Anywhere,
 }
 
 /// What is done to it.
@@ -118,8 +120,9 @@ impl Fault for Damage {
             field.node_mut(node).spawn();
         }
         Box::new(move |field| {
-            field.wait_well();
-            let (group, begun) = (node / NODES, Instant::now());
+            let group = node / NODES;
+            field.wait_group_well(group);
+            let begun = Instant::now();
             // Refused while the slave lacks something.
             wait_until("the mended node is master", WELL_MAX, || {
                 field.supervise();
@@ -179,8 +182,13 @@ impl Region {
             let at = fs::metadata(&file).ok()?.len() as usize / 2;
             return Some(Spot { file, at });
         }
+        let mut segments = files(&data.join("journal"), ".seg");
+        if self == Self::Anywhere {
+            let first = dice() % segments.len().max(1);
+            segments.rotate_left(first);
+        }
         // The newest segment that has it.
-        files(&data.join("journal"), ".seg").into_iter().rev().find_map(|file| {
+        segments.into_iter().rev().find_map(|file| {
             let bytes = fs::read(&file).ok()?;
             let at = self.within(&bytes)?;
             Some(Spot { file, at })
@@ -213,9 +221,20 @@ impl Region {
             Self::Head => of(kind::HEAD).next().map(body),
             Self::Seal => of(kind::SEAL).next_back().map(body),
             Self::Trailer => of(kind::SEAL).next_back().map(|_| bytes.len() - TRAILER_BYTES / 2),
+            Self::Anywhere => {
+                let last = records.last()?;
+                Some(dice() % (last.at + RECORD_HEADER_BYTES + last.len))
+            }
             Self::State => None,
         }
     }
+}
+
+/// A number that nobody has chosen; what it leads to is told.
+fn dice() -> usize {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    let nanos = now.map_or(0, |now| now.as_nanos() as u64);
+    (nanos.wrapping_mul(6_364_136_223_846_793_005) >> 33) as usize
 }
 
 /// Files of a directory whose names end so, the newest last.

@@ -39,13 +39,11 @@ fn cut(field: &mut Field, on: &[usize]) -> Mend {
     for &node in &on {
         field.disks[node].cut_power();
     }
-    for &node in &on {
-        field.node_mut(node).kill();
-    }
+    on.iter().for_each(|node| field.keep_down(*node));
     Box::new(move |field| {
         for &node in &on {
             field.disks[node].restore_power();
         }
-        field.revive();
+        on.iter().for_each(|node| field.release(*node));
     })
 }

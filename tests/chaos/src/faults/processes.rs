@@ -16,15 +16,9 @@ pub struct Kill;
 
 impl Fault for Kill {
     fn strike(&self, field: &mut Field, on: &[usize]) -> Mend {
-        for &node in on
-            .iter()
-            .filter(|node| field.node(**node).is_running())
-            .collect::<Vec<_>>()
-        {
-            field.node_mut(node).kill();
-        }
-        // Whoever does not run is started when all is to be well again.
-        Box::new(Field::revive)
+        on.iter().for_each(|node| field.keep_down(*node));
+        let on = on.to_vec();
+        Box::new(move |field| on.iter().for_each(|node| field.release(*node)))
     }
 }
 
@@ -133,7 +127,7 @@ impl Fault for RollingRestart {
         for &node in on.iter().rev() {
             field.node_mut(node).stop();
             field.node_mut(node).spawn();
-            field.wait_well();
+            field.wait_group_well(node / NODES);
         }
         field.hold(Duration::from_millis(100));
         Box::new(|_| {})

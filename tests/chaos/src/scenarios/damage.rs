@@ -38,6 +38,7 @@ const HEAD: Damage = found(Head, Flip);
 const SEAL: Damage = harmless_or_found(Seal, Flip);
 const TRAILER: Damage = harmless_or_found(Trailer, Flip);
 const STATE: Damage = found(State, Flip);
+const ANYWHERE: Damage = harmless_or_found(Anywhere, Flip);
 // The end of the log cannot always be told from a write that the end of the process has cut short. Whatever is cut off
 // there is fetched again from the group.
 const LAST_RECORD: Damage = harmless_or_found(LastRecord, Flip);
@@ -66,6 +67,8 @@ pub const SCENARIOS: &[Scenario] = &[
     slave("flip-seal", &SEAL),
     slave("flip-trailer", &TRAILER),
     slave("flip-state-file", &STATE),
+    slave("flip-anywhere", &ANYWHERE),
+    master("flip-anywhere-of-a-master", &ANYWHERE),
     slave("flip-last-record", &LAST_RECORD),
     master("flip-last-record-of-a-master", &LAST_RECORD),
     slave("torn-tail", &TORN_TAIL),

@@ -64,7 +64,7 @@ pub const SCENARIOS: &[Scenario] = &[
         "cut-off-north-master-for-long",
         &GROUP_BOTH,
         Whom::Master(NORTH),
-        10_000,
+        22_000,
     ),
     Scenario::new("cut-off-north-slave", &GROUP_BOTH, Whom::Slave(NORTH), 2_000),
     Scenario::new("mute-north-master", &GROUP_MUTE, Whom::Master(NORTH), 3_000),
