@@ -8,11 +8,11 @@ use bytes::Bytes;
 use crate::{
     config::Config,
     copy,
+    disk::random,
     error::Error,
     front::{LogState, Place, Record},
     install::Install,
     live::SparseSegment,
-    disk::random,
     opening::open,
     queue::{Done, Need, Op},
     record::{HEADER_BYTES, PAYLOAD_BYTES_MAX},

@@ -85,9 +85,11 @@ impl World {
             frames: Vec::new(),
             bytes: Vec::new(),
             cuts: false,
-            storm: self.is_storm,
+            load: self.has_load,
         };
-        let Some(one) = self.clients.get_mut(client) else { return };
+        let Some(one) = self.clients.get_mut(client) else {
+            return;
+        };
         act(one, &mut turn);
         let Turn {
             frames, bytes, cuts, ..
@@ -111,6 +113,9 @@ impl World {
         let (home, door) = (one.home, one.door);
         if one.link == Link::Away {
             if one.gone || self.now_us < one.away_until_us {
+                return;
+            }
+            if self.clients[client].alone && self.is_served(client) {
                 return;
             }
             let nodes = self.groups[home].clone();
@@ -140,9 +145,18 @@ impl World {
         }
     }
 
+    /// Whether some node still serves an older connection of this client, not having noticed that it is lost.
+    fn is_served(&self, client: usize) -> bool {
+        let mut serving = self.nodes.iter().filter_map(|node| node.process.as_ref());
+        serving.any(|process| {
+            let mut numbers = process.connections.keys();
+            numbers.any(|number| self.connections.get(number).is_some_and(|c| c.client == client))
+        })
+    }
+
     /// A connection reaches its node: served here, carried to the master, or refused (P10).
     pub(crate) fn arrive(&mut self, number: u64) {
-        let Some(connection) = self.connections.get(&number) else {
+        let Some(connection) = self.connections.get(&number).filter(|c| !c.dead) else {
             return;
         };
         let door = connection.door;
@@ -153,7 +167,10 @@ impl World {
             if process.serves() {
                 return Some(door);
             }
-            let master = process.replica.master.filter(|_| self.sabotage != Some(Sabotage::CloseDoors))?;
+            let master = process
+                .replica
+                .master
+                .filter(|_| self.sabotage != Some(Sabotage::CloseDoors))?;
             Some(self.groups[self.nodes[door].group][master as usize - 1])
         });
         let reachable = target.filter(|to| *to == door || !self.network.is_blocked(door, *to));
@@ -205,7 +222,10 @@ impl World {
         if held_up {
             return self.after(20 * MS, Due::ToServer(number));
         }
-        let bytes = self.connections.get_mut(&number).and_then(|connection| connection.inbox.pop_front());
+        let bytes = self
+            .connections
+            .get_mut(&number)
+            .and_then(|connection| connection.inbox.pop_front());
         let Some(bytes) = bytes else { return };
         if self.nodes[target].incarnation == incarnation {
             self.turn(target, false, |process| process.receive(number, &bytes));
@@ -213,7 +233,10 @@ impl World {
     }
 
     /// The server has written a frame.
-    pub(crate) fn written(&mut self, node: usize, number: u64, frame: Frame) {
+    pub(crate) fn written(&mut self, node: usize, number: u64, mut frame: Frame) {
+        if self.sabotage == Some(Sabotage::LoseMarks) {
+            frame.headers.take("redelivered");
+        }
         let Some(connection) = self.connections.get(&number) else {
             return;
         };
@@ -330,7 +353,11 @@ impl World {
     }
 
     pub(crate) fn open_connections(&self) -> Vec<u64> {
-        self.connections.iter().filter(|(_, c)| !c.dead).map(|(number, _)| *number).collect()
+        self.connections
+            .iter()
+            .filter(|(_, c)| !c.dead)
+            .map(|(number, _)| *number)
+            .collect()
     }
 
     pub(crate) fn drop_connections_of(&mut self, node: usize) {

@@ -40,7 +40,7 @@ const LEADER_TICK_US: u64 = 100_000;
 pub(crate) const OUTBOX_BYTES_MAX: usize = 8 << 10;
 const UNANSWERED_BYTES_MAX: usize = 16 << 10;
 /// Turns within a turn; beyond it something goes in circles.
-const ROUNDS_MAX: usize = 200;
+const ROUNDS_MAX: usize = 5_000;
 
 /// See the file's head.
 pub(crate) struct Process {
@@ -146,13 +146,18 @@ impl Process {
     /// Everything that follows from what has happened. `heard`: the loop hears what the log has brought; the state may
     /// be ahead of that.
     pub(crate) fn turn(&mut self, heard: bool) {
+        let mut last = [false; 4];
         for _ in 0..ROUNDS_MAX {
             self.events.extend(self.replica.events.drain(..));
             self.events.extend(locked(&self.replica.shared.early).drain(..));
-            let mut busy = self.follow_role();
-            busy |= self.run_leader(heard);
-            busy |= self.run_mesh();
-            busy |= self.run_connections();
+            let parts = [
+                self.follow_role(),
+                self.run_leader(heard),
+                self.run_mesh(),
+                self.run_connections(),
+            ];
+            let mut busy = parts.contains(&true);
+            last = parts;
             if self.replica.shared.has_submitted() {
                 self.replica.pump();
                 busy = true;
@@ -164,7 +169,8 @@ impl Process {
                 return;
             }
         }
-        self.fatal.get_or_insert("the process goes in circles".into());
+        self.fatal
+            .get_or_insert(format!("the process goes in circles: {last:?}"));
     }
 
     fn follow_role(&mut self) -> bool {
@@ -306,7 +312,11 @@ impl Process {
                 }
             }
         }
-        let deposed = self.running.as_ref().and_then(|r| r.mesh.as_ref()).is_some_and(Mesh::is_deposed);
+        let deposed = self
+            .running
+            .as_ref()
+            .and_then(|r| r.mesh.as_ref())
+            .is_some_and(Mesh::is_deposed);
         if deposed && let Some(running) = &mut self.running {
             running.mesh = None;
         }
@@ -327,7 +337,9 @@ impl Process {
         let name = format!("ID:{}-{}-{connection}", self.plan.group_name, self.replica.id);
         let session = Box::new(StompSession::new(name, StompLimits::default()));
         let begun = Driven::begin(session, connection, running.to.clone(), limits);
-        let Some((driven, from_leader)) = begun else { return false };
+        let Some((driven, from_leader)) = begun else {
+            return false;
+        };
         let served = Served {
             driven,
             from_leader,
@@ -344,7 +356,10 @@ impl Process {
         if let Some(served) = self.connections.get_mut(&connection) {
             served.driven.input.extend_from_slice(bytes);
             served.driven.on_input();
-            if self.sabotage == Some(Sabotage::DieOfGarbage) && served.driven.closing.is_some() && bytes.first() == Some(&b'!') {
+            if self.sabotage == Some(Sabotage::DieOfGarbage)
+                && served.driven.closing.is_some()
+                && bytes.first() == Some(&b'!')
+            {
                 self.fatal.get_or_insert("bytes that are no frame".into());
             }
         }
@@ -464,7 +479,9 @@ fn leader_config() -> LeaderConfig {
 
 /// [`Sabotage::TakeBackOffers`].
 fn take_back(event: &GroupEvent, replica: &Replica) {
-    let GroupEvent::Applied { effects, .. } = event else { return };
+    let GroupEvent::Applied { effects, .. } = event else {
+        return;
+    };
     for effect in effects {
         if let Effect::Offered { group, .. } = effect {
             let command = Command::Reclaim(Reclaim { group: *group }).encode();
@@ -516,7 +533,11 @@ fn accepted_early(sabotage: Option<Sabotage>, action: &Action) -> Option<Event> 
 
 /// [`Sabotage::Reorder`] and [`Sabotage::IgnorePrefetch`].
 fn spoil_message(sabotage: Option<Sabotage>, message: FromClient) -> FromClient {
-    let FromClient::Requests { connection, mut requests } = message else {
+    let FromClient::Requests {
+        connection,
+        mut requests,
+    } = message
+    else {
         return message;
     };
     if sabotage == Some(Sabotage::Reorder) {
@@ -540,6 +561,8 @@ pub(crate) fn encode(frame: &stomp::Frame) -> Bytes {
     let mut out = ferrymq_protocol::Output::new();
     stomp::encode(frame, stomp::Version::V1_2, &mut out);
     let mut bytes = BytesMut::new();
-    out.take_chunks().iter().for_each(|chunk| bytes.extend_from_slice(chunk));
+    out.take_chunks()
+        .iter()
+        .for_each(|chunk| bytes.extend_from_slice(chunk));
     bytes.freeze()
 }

@@ -77,15 +77,23 @@ fn live(world: &mut World) {
     world.run(world.profile.storm_ms * MS);
     world.heal();
     world.say(|| "the storm is over".into());
-    let healed = world.run_until(HEAL_US, |world| is_settled(world) && world.clients.iter().all(Client::is_done));
+    let healed = world.run_until(HEAL_US, |world| {
+        is_settled(world) && world.clients.iter().all(Client::is_done)
+    });
     if !healed {
         return stuck(world, "after the storm not all came back or were answered");
     }
-    world.is_storm = true;
+    if !world.history.violations.is_empty() {
+        return;
+    }
+    world.has_load = true;
     invariants::p10_doors::knock(world);
-    world.is_storm = false;
+    world.has_load = false;
     invariants::p12_demand::converges(world);
     drain(world);
+    if !world.history.violations.is_empty() {
+        return;
+    }
     invariants::p2_nothing_lost::at_the_end(world);
     invariants::p4_transfer::audit(world);
     invariants::p5_once::at_the_end(world);
@@ -102,7 +110,9 @@ fn stuck(world: &mut World, what: &str) {
 
 fn describe(world: &World) -> String {
     let masters: Vec<Option<usize>> = (0..world.groups.len()).map(|group| world.master_of(group)).collect();
-    let down: Vec<usize> = (0..world.nodes.len()).filter(|node| world.nodes[*node].process.is_none()).collect();
+    let down: Vec<usize> = (0..world.nodes.len())
+        .filter(|node| world.nodes[*node].process.is_none())
+        .collect();
     let waiting: Vec<String> = world
         .clients
         .iter()
@@ -129,7 +139,8 @@ fn populate(world: &mut World) {
         let producer = Producer::new(&format!("w{nth}"), WORK, profile.messages, window, interval_us);
         jobs.push((format!("w{nth}"), home, Job::Produce(producer), false));
     }
-    let home = pick(world);
+    let ordered_home = pick(world);
+    let home = ordered_home;
     let window = world.rng.between(1, 6) as usize;
     let producer = Producer::new("o", ORDERED, profile.messages, window, 20 * MS);
     jobs.push(("o".into(), home, Job::Produce(producer), false));
@@ -137,11 +148,22 @@ fn populate(world: &mut World) {
     let producer = Producer::new("n", NEWS, profile.messages / 2, 3, 30 * MS);
     jobs.push(("n".into(), home, Job::Produce(producer), false));
     let home = pick(world);
-    jobs.push(("t".into(), home, Job::Transact(Transactor::new("t", WHOLE, 0, profile.messages / 3)), false));
+    jobs.push((
+        "t".into(),
+        home,
+        Job::Transact(Transactor::new("t", WHOLE, 0, profile.messages / 3)),
+        false,
+    ));
 
     for nth in 0..profile.consumers {
         let home = pick(world);
-        let acks = [Ack::Individual, Ack::Individual, Ack::Cumulative, Ack::Transacted, Ack::Auto];
+        let acks = [
+            Ack::Individual,
+            Ack::Individual,
+            Ack::Cumulative,
+            Ack::Transacted,
+            Ack::Auto,
+        ];
         let ack = acks[world.rng.below(5) as usize];
         let prefetch = world.rng.between(1, 6) as u32;
         let mut consumer = Consumer::new(WORK, ack, prefetch, world.rng.between(0, 80) * MS);
@@ -150,8 +172,16 @@ fn populate(world: &mut World) {
     }
     let home = pick(world);
     let work_us = world.rng.between(0, 30) * MS;
-    jobs.push(("x".into(), home, Job::Consume(Consumer::new(WHOLE, Ack::Individual, 4, work_us)), true));
-    let home = pick(world);
+    jobs.push((
+        "x".into(),
+        home,
+        Job::Consume(Consumer::new(WHOLE, Ack::Individual, 4, work_us)),
+        true,
+    ));
+    let elsewhere = pick(world);
+    // Where there are two ways to the consumer's group, messages on one may overtake those in doubt on the other
+    // (docs/RELIABILITY.md, known limits): order is looked at where there is one way.
+    let home = if groups > 2 { ordered_home } else { elsewhere };
     let prefetch = world.rng.between(1, 5) as u32;
     let consumer = Consumer::new(ORDERED, Ack::Individual, prefetch, 20 * MS);
     jobs.push(("sole".into(), home, Job::Consume(consumer), false));
@@ -165,6 +195,7 @@ fn populate(world: &mut World) {
     for (name, home, job, wanders) in jobs {
         let mut client = Client::new(world.clients.len(), name, home, job);
         client.wanders = wanders;
+        client.alone = client.name == "sole";
         world.add_client(client);
     }
     invariants::p11_bad_input::add(world);
@@ -174,11 +205,15 @@ fn populate(world: &mut World) {
 fn is_settled(world: &World) -> bool {
     let masters = (0..world.groups.len()).all(|group| world.master_of(group).is_some());
     let up = (0..world.nodes.len()).all(|node| world.nodes[node].process.is_some());
-    let clients = world.clients.iter().filter(|client| !client.gone).all(|client| match &client.job {
-        Job::Garbage => true,
-        Job::Consume(consumer) => consumer.subscribed,
-        _ => matches!(client.link, crate::client::Link::Open(_)),
-    });
+    let clients = world
+        .clients
+        .iter()
+        .filter(|client| !client.gone)
+        .all(|client| match &client.job {
+            Job::Garbage => true,
+            Job::Consume(consumer) => consumer.subscribed,
+            _ => matches!(client.link, crate::client::Link::Open(_)),
+        });
     masters && up && clients && world.all_linked()
 }
 

@@ -25,6 +25,7 @@ pub(crate) enum Relief {
 impl World {
     pub(crate) fn begin_storm(&mut self) {
         self.is_storm = true;
+        self.has_load = true;
         self.network.lost_one_in = self.profile.lost_one_in;
         self.network.doubled_one_in = self.profile.doubled_one_in;
         self.network.late_one_in = self.profile.late_one_in;
@@ -73,7 +74,11 @@ impl World {
             Fault::PowerCut => self.strike_down(node, Crash::PowerCut),
             Fault::CrashAtDisk => {
                 let operations = self.rng.below(40);
-                self.nodes[node].ends_by = if self.rng.one_in(3) { Crash::Killed } else { Crash::PowerCut };
+                self.nodes[node].ends_by = if self.rng.one_in(3) {
+                    Crash::Killed
+                } else {
+                    Crash::PowerCut
+                };
                 self.nodes[node].machine.end_at(operations);
             }
             Fault::PowerCutGroup => {
@@ -120,7 +125,9 @@ impl World {
     fn block(&mut self, fault: Fault, node: usize) {
         let group = self.nodes[node].group;
         let others: Vec<usize> = match fault {
-            Fault::BlockGroups => (0..self.nodes.len()).filter(|other| self.nodes[*other].group != group).collect(),
+            Fault::BlockGroups => (0..self.nodes.len())
+                .filter(|other| self.nodes[*other].group != group)
+                .collect(),
             _ => (0..self.nodes.len()).filter(|other| *other != node).collect(),
         };
         let mine = match fault {
@@ -147,7 +154,9 @@ impl World {
 
     fn stall(&mut self) {
         let open = self.open_connections();
-        let Some(number) = self.rng.pick(&open).copied() else { return };
+        let Some(number) = self.rng.pick(&open).copied() else {
+            return;
+        };
         self.set_stalled(number, true);
         let until_us = self.rng.between(50 * MS, 1_500 * MS);
         self.after(until_us, Due::Relief(Relief::Unstall(number)));
@@ -215,12 +224,17 @@ impl World {
     /// Everything that is wrong ends; nodes that are down come up by themselves.
     pub(crate) fn heal(&mut self) {
         self.is_storm = false;
+        self.has_load = false;
         self.network.blocked.clear();
         self.network.lost_one_in = 0;
         self.network.doubled_one_in = 0;
         self.network.late_one_in = 0;
         for node in &mut self.nodes {
             node.slow_until_us = 0;
+            // What was not read until now is restored by its operator.
+            if let Some((path, offset, bit)) = node.flipped.take() {
+                node.machine.unflip(&path, offset, bit);
+            }
         }
         for node in 0..self.nodes.len() {
             // What was to strike and has not.

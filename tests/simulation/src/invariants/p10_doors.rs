@@ -26,14 +26,17 @@ pub(crate) fn knock(world: &mut World) {
             client.is_done() && matches!(&client.job, Job::Produce(producer) if producer.left == 0)
         })
     });
-    if !served {
+    if !served && world.history.violations.is_empty() {
         let outside: Vec<String> = knocking
             .iter()
             .map(|id| &world.clients[*id])
             .filter(|client| client.link == Link::Away || !client.is_done())
             .map(|client| client.name.clone())
             .collect();
-        world.history.break_promise(10, format!("not served after {} s: {outside:?}", WITHIN_US / MS / 1_000));
+        world.history.break_promise(
+            10,
+            format!("not served after {} s: {outside:?}", WITHIN_US / MS / 1_000),
+        );
     }
     for id in knocking {
         world.clients[id].gone = true;

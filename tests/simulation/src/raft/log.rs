@@ -6,22 +6,24 @@ use bytes::Bytes;
 use ferrymq_simulated_journal::{Journal, Record};
 
 use super::{After, Committed, ENTRIES_MAX, Peer, Replica, State, unknown};
-use crate::{
-    clock::Instant,
-    config::NodeId,
-    group::GroupEvent,
-    sabotage::Sabotage,
-};
+use crate::{clock::Instant, config::NodeId, group::GroupEvent, sabotage::Sabotage};
 
 /// The cell of term and vote.
 pub(super) const VOTE: u8 = 1;
 /// The cell that says how far the newest state file may be.
 pub(super) const SNAPSHOT: u8 = 2;
 
+/// The cell of how far the log was known to be committed; lazily written, as in `log_store.rs`.
+const COMMITTED: u8 = 3;
+
 /// Term and vote as they are on disk.
 pub(super) fn read_vote(journal: &Journal) -> (u64, Option<NodeId>) {
     let cell = journal.cell(VOTE).unwrap_or_default();
-    let number = |at: usize| cell.get(at..at + 8).and_then(|b| b.try_into().ok()).map_or(0, u64::from_le_bytes);
+    let number = |at: usize| {
+        cell.get(at..at + 8)
+            .and_then(|b| b.try_into().ok())
+            .map_or(0, u64::from_le_bytes)
+    };
     let node = number(8);
     (number(0), (node != 0).then_some(node))
 }
@@ -34,6 +36,15 @@ impl Replica {
 
     pub(super) fn purged(&self) -> (u64, u64) {
         self.journal.log_state().purged.unwrap_or((0, 0))
+    }
+
+    /// After a start: what was known to be committed is applied, so that the state is no older than what was moved or
+    /// let go of since its file was written.
+    pub(super) fn apply_known(&mut self) {
+        let cell = self.journal.cell(COMMITTED).unwrap_or_default();
+        if let Some(known) = cell.first_chunk::<8>() {
+            self.commit_to(u64::from_le_bytes(*known));
+        }
     }
 
     fn entry(&mut self, index: u64) -> Option<Record> {
@@ -196,7 +207,9 @@ impl Replica {
             return self.see_term(term);
         }
         let now = Instant::now().0;
-        let State::Leader(leading) = &mut self.state else { return };
+        let State::Leader(leading) = &mut self.state else {
+            return;
+        };
         if term < self.term {
             return;
         }
@@ -223,7 +236,12 @@ impl Replica {
     /// Commits what a majority has.
     pub(super) fn advance(&mut self) {
         let State::Leader(leading) = &self.state else { return };
-        let mut matched: Vec<u64> = leading.followers.values().map(|f| f.matched).chain([leading.synced]).collect();
+        let mut matched: Vec<u64> = leading
+            .followers
+            .values()
+            .map(|f| f.matched)
+            .chain([leading.synced])
+            .collect();
         matched.sort_unstable_by(|a, b| b.cmp(a));
         let index = matched[self.majority() - 1];
         if index > self.commit && self.term_of(index) == Some(self.term) {
@@ -243,6 +261,8 @@ impl Replica {
         let index = index.min(self.last().1);
         if index > self.commit {
             self.commit = index;
+            let value = Bytes::copy_from_slice(&index.to_le_bytes());
+            self.journal.put_cell(COMMITTED, value, false, Box::new(|_| {}));
         }
         while self.applied < self.commit && self.fatal.is_none() {
             self.apply(self.applied + 1);

@@ -1,20 +1,13 @@
 //! Snapshots: written now and then so that the log can be cut, and sent to a slave that has fallen behind; and living
 //! messages moved out of sparse segments. After `node/replication/src/{state_machine,housekeeping,snapshot}.rs`.
 
-use std::{
-    collections::BTreeSet,
-    sync::atomic::Ordering,
-};
+use std::{collections::BTreeSet, sync::atomic::Ordering};
 
 use bytes::Bytes;
 use ferrymq_broker::{Broker, Settings};
 use ferrymq_simulated_journal::Place;
 
-use super::{
-    After, KEEP_ENTRIES, Peer, Replica, SNAPSHOT_ENTRIES, State,
-    log::SNAPSHOT,
-    state_file,
-};
+use super::{After, KEEP_ENTRIES, Peer, Replica, SNAPSHOT_ENTRIES, State, log::SNAPSHOT, state_file};
 use crate::{clock::Instant, config::NodeId, group::journal_place};
 
 /// How often sparse segments are looked for.
@@ -49,7 +42,8 @@ impl Replica {
         if index < self.snapshot_index {
             return;
         }
-        if let Err(error) = state_file::write(&self.dir, index, term, state) {
+        let written = state_file::write(&self.dir, index, term, state);
+        if let Err(error) = written.and_then(|()| state_file::remove_older(&self.dir, index)) {
             return self.stop(format!("the state file: {error}"));
         }
         self.snapshot_index = index;
@@ -126,6 +120,7 @@ impl Replica {
         }
         state_file::write(&self.dir, last.1, last.0, state).map_err(|error| error.to_string())?;
         install.finish(last.0, last.1).map_err(text)?;
+        state_file::remove_older(&self.dir, last.1).map_err(|error| error.to_string())?;
         *self.shared.broker_mut() = broker;
         self.applied = last.1;
         self.applied_term = last.0;
@@ -150,8 +145,15 @@ impl Replica {
             return;
         }
         let places: Vec<Place> = self.with_broker(|broker| {
-            let places = broker.queues().iter().flat_map(|queue| queue.iter_from(0)).map(|(_, slot)| slot.place);
-            places.filter(|place| indexes.contains(&place.index)).map(journal_place).collect()
+            let places = broker
+                .queues()
+                .iter()
+                .flat_map(|queue| queue.iter_from(0))
+                .map(|(_, slot)| slot.place);
+            places
+                .filter(|place| indexes.contains(&place.index))
+                .map(journal_place)
+                .collect()
         });
         if places.is_empty() {
             return;
