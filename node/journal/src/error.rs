@@ -110,6 +110,12 @@ impl Error {
         }
     }
 
+    /// True where what was written may not be on disk although the system was asked to bring it there.
+    pub(crate) fn is_failed_sync(&self) -> bool {
+        let is_sync = matches!(self, Self::Io { doing, .. } if doing.starts_with("sync"));
+        is_sync && !self.is_no_space()
+    }
+
     /// True where the disk, or the file system's quota, has no room.
     pub(crate) fn is_no_space(&self) -> bool {
         match self {

@@ -77,8 +77,10 @@ pub(crate) fn open(config: Config) -> Result<(Arc<Shared>, Writer), Error> {
     };
     let shared = Arc::new(Shared::new(config, room, state, lock_file));
     let writer = Writer::start(shared.clone(), active, synced)?;
-    if let Err(error) = shared.room.prepare_now() {
-        tracing::warn!(%error, "no segment can be prepared; trying again");
+    match shared.room.prepare_now() {
+        Err(error) if error.is_failed_sync() => return Err(error),
+        Err(error) => tracing::warn!(%error, "no segment can be prepared; trying again"),
+        Ok(()) => {}
     }
     Ok((shared, writer))
 }

@@ -230,15 +230,16 @@ impl Room {
         self.wake.notify_one();
     }
 
-    /// The room's thread.
-    pub(crate) fn look_after(&self) {
-        while let Some(state) = self.turn() {
+    /// The room's thread. `fail` stops the journal.
+    pub(crate) fn look_after(&self, fail: impl Fn(String)) {
+        while let Some(state) = self.turn(&fail) {
             drop(self.wake.wait_timeout(state, LOOK_EVERY));
         }
     }
 
-    /// Does what there is to do, jobs first; `None` where the room is closed.
-    pub(crate) fn turn(&self) -> Option<MutexGuard<'_, RoomState>> {
+    /// Does what there is to do, jobs first; `None` where the room is closed. A sync that failed stops the journal: what
+    /// the disk holds is not known then, and a segment that was half made would be in the way at the next start.
+    pub(crate) fn turn(&self, fail: impl Fn(String)) -> Option<MutexGuard<'_, RoomState>> {
         let mut state = self.lock();
         loop {
             if let Some(job) = state.jobs.pop_front() {
@@ -257,8 +258,10 @@ impl Room {
             }
             state = self.lock();
         }
-        if let Err(error) = self.prepare(&mut state) {
-            tracing::warn!(%error, "no segment can be prepared; trying again");
+        match self.prepare(&mut state) {
+            Err(error) if error.is_failed_sync() => fail(error.to_string()),
+            Err(error) => tracing::warn!(%error, "no segment can be prepared; trying again"),
+            Ok(()) => {}
         }
         self.look(&state);
         Some(state)

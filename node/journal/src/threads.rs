@@ -35,7 +35,10 @@ impl Threads {
             let spawned = thread::Builder::new().name(name.into()).spawn(run);
             spawned.map_err(|e| Error::io("start a thread", &shared.config.dir, e))
         };
-        let room = spawn("journal-room", Box::new(move || room.room.look_after()))?;
+        let room = spawn(
+            "journal-room",
+            Box::new(move || room.room.look_after(|why| room.fail(why))),
+        )?;
         let writer = spawn("journal-write", Box::new(write));
         if writer.is_err() {
             shared.room.close();

@@ -30,6 +30,8 @@ pub(crate) struct Client {
     pub(crate) away_until_us: u64,
     /// It may leave, and appear in another group.
     pub(crate) wanders: bool,
+    /// It does not connect before the node has noticed that its last connection is lost: there is never another one.
+    pub(crate) alone: bool,
     /// It has gone for good.
     pub(crate) gone: bool,
     waiting_since_us: u64,
@@ -65,7 +67,7 @@ pub(crate) struct Turn<'a> {
     /// It ends its connection.
     pub(crate) cuts: bool,
     /// New load may be made.
-    pub(crate) storm: bool,
+    pub(crate) load: bool,
 }
 
 impl Client {
@@ -79,6 +81,7 @@ impl Client {
             link: Link::Away,
             away_until_us: 0,
             wanders: false,
+            alone: false,
             gone: false,
             waiting_since_us: 0,
             next_receipt: 0,

@@ -85,7 +85,7 @@ impl World {
             frames: Vec::new(),
             bytes: Vec::new(),
             cuts: false,
-            storm: self.is_storm,
+            load: self.has_load,
         };
         let Some(one) = self.clients.get_mut(client) else {
             return;
@@ -115,6 +115,9 @@ impl World {
             if one.gone || self.now_us < one.away_until_us {
                 return;
             }
+            if self.clients[client].alone && self.is_served(client) {
+                return;
+            }
             let nodes = self.groups[home].clone();
             let Some(door) = door.or_else(|| self.rng.pick(&nodes).copied()) else {
                 return;
@@ -142,9 +145,18 @@ impl World {
         }
     }
 
+    /// Whether some node still serves an older connection of this client, not having noticed that it is lost.
+    fn is_served(&self, client: usize) -> bool {
+        let mut serving = self.nodes.iter().filter_map(|node| node.process.as_ref());
+        serving.any(|process| {
+            let mut numbers = process.connections.keys();
+            numbers.any(|number| self.connections.get(number).is_some_and(|c| c.client == client))
+        })
+    }
+
     /// A connection reaches its node: served here, carried to the master, or refused (P10).
     pub(crate) fn arrive(&mut self, number: u64) {
-        let Some(connection) = self.connections.get(&number) else {
+        let Some(connection) = self.connections.get(&number).filter(|c| !c.dead) else {
             return;
         };
         let door = connection.door;
@@ -221,7 +233,10 @@ impl World {
     }
 
     /// The server has written a frame.
-    pub(crate) fn written(&mut self, node: usize, number: u64, frame: Frame) {
+    pub(crate) fn written(&mut self, node: usize, number: u64, mut frame: Frame) {
+        if self.sabotage == Some(Sabotage::LoseMarks) {
+            frame.headers.take("redelivered");
+        }
         let Some(connection) = self.connections.get(&number) else {
             return;
         };

@@ -43,7 +43,7 @@ pub(crate) const OUTBOX_BYTES_MAX: usize = 8 << 10;
 const UNANSWERED_BYTES_MAX: usize = 16 << 10;
 const MEMORY_BYTES_MAX: usize = 320 << 10;
 /// Turns within a turn; beyond it something goes in circles.
-const ROUNDS_MAX: usize = 200;
+const ROUNDS_MAX: usize = 5_000;
 
 /// See the file's head.
 pub(crate) struct Process {
@@ -152,13 +152,18 @@ impl Process {
     /// Everything that follows from what has happened. `heard`: the loop hears what the log has brought; the state may
     /// be ahead of that.
     pub(crate) fn turn(&mut self, heard: bool) {
+        let mut last = [false; 4];
         for _ in 0..ROUNDS_MAX {
             self.events.extend(self.replica.events.drain(..));
             self.events.extend(locked(&self.replica.shared.early).drain(..));
-            let mut busy = self.follow_role();
-            busy |= self.run_leader(heard);
-            busy |= self.run_mesh();
-            busy |= self.run_connections();
+            let parts = [
+                self.follow_role(),
+                self.run_leader(heard),
+                self.run_mesh(),
+                self.run_connections(),
+            ];
+            let mut busy = parts.contains(&true);
+            last = parts;
             if self.replica.shared.has_submitted() {
                 self.replica.pump();
                 busy = true;
@@ -170,7 +175,8 @@ impl Process {
                 return;
             }
         }
-        self.fatal.get_or_insert("the process goes in circles".into());
+        self.fatal
+            .get_or_insert(format!("the process goes in circles: {last:?}"));
     }
 
     fn follow_role(&mut self) -> bool {

@@ -259,6 +259,7 @@ impl Replica {
         };
         replica.reset_live();
         replica.rest_until_election(now);
+        replica.apply_known();
         Ok(replica)
     }
 

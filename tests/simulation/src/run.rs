@@ -83,11 +83,17 @@ fn live(world: &mut World) {
     if !healed {
         return stuck(world, "after the storm not all came back or were answered");
     }
-    world.is_storm = true;
+    if !world.history.violations.is_empty() {
+        return;
+    }
+    world.has_load = true;
     invariants::p10_doors::knock(world);
-    world.is_storm = false;
+    world.has_load = false;
     invariants::p12_demand::converges(world);
     drain(world);
+    if !world.history.violations.is_empty() {
+        return;
+    }
     invariants::p2_nothing_lost::at_the_end(world);
     invariants::p4_transfer::audit(world);
     invariants::p5_once::at_the_end(world);
@@ -133,7 +139,8 @@ fn populate(world: &mut World) {
         let producer = Producer::new(&format!("w{nth}"), WORK, profile.messages, window, interval_us);
         jobs.push((format!("w{nth}"), home, Job::Produce(producer), false));
     }
-    let home = pick(world);
+    let ordered_home = pick(world);
+    let home = ordered_home;
     let window = world.rng.between(1, 6) as usize;
     let producer = Producer::new("o", ORDERED, profile.messages, window, 20 * MS);
     jobs.push(("o".into(), home, Job::Produce(producer), false));
@@ -171,7 +178,10 @@ fn populate(world: &mut World) {
         Job::Consume(Consumer::new(WHOLE, Ack::Individual, 4, work_us)),
         true,
     ));
-    let home = pick(world);
+    let elsewhere = pick(world);
+    // Where there are two ways to the consumer's group, messages on one may overtake those in doubt on the other
+    // (docs/RELIABILITY.md, known limits): order is looked at where there is one way.
+    let home = if groups > 2 { ordered_home } else { elsewhere };
     let prefetch = world.rng.between(1, 5) as u32;
     let consumer = Consumer::new(ORDERED, Ack::Individual, prefetch, 20 * MS);
     jobs.push(("sole".into(), home, Job::Consume(consumer), false));
@@ -185,6 +195,7 @@ fn populate(world: &mut World) {
     for (name, home, job, wanders) in jobs {
         let mut client = Client::new(world.clients.len(), name, home, job);
         client.wanders = wanders;
+        client.alone = client.name == "sole";
         world.add_client(client);
     }
     invariants::p11_bad_input::add(world);

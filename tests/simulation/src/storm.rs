@@ -25,6 +25,7 @@ pub(crate) enum Relief {
 impl World {
     pub(crate) fn begin_storm(&mut self) {
         self.is_storm = true;
+        self.has_load = true;
         self.network.lost_one_in = self.profile.lost_one_in;
         self.network.doubled_one_in = self.profile.doubled_one_in;
         self.network.late_one_in = self.profile.late_one_in;
@@ -223,12 +224,17 @@ impl World {
     /// Everything that is wrong ends; nodes that are down come up by themselves.
     pub(crate) fn heal(&mut self) {
         self.is_storm = false;
+        self.has_load = false;
         self.network.blocked.clear();
         self.network.lost_one_in = 0;
         self.network.doubled_one_in = 0;
         self.network.late_one_in = 0;
         for node in &mut self.nodes {
             node.slow_until_us = 0;
+            // What was not read until now is restored by its operator.
+            if let Some((path, offset, bit)) = node.flipped.take() {
+                node.machine.unflip(&path, offset, bit);
+            }
         }
         for node in 0..self.nodes.len() {
             // What was to strike and has not.

@@ -99,8 +99,10 @@ pub(crate) struct World {
     pub(crate) network: Network,
     pub(crate) storm: Storm,
     pub(crate) history: History,
-    /// Load is made and faults happen.
+    /// Faults strike.
     pub(crate) is_storm: bool,
+    /// Clients make new load.
+    pub(crate) has_load: bool,
     agenda: BTreeMap<(u64, u64), Due>,
     next_number: u64,
     pub(crate) trace: bool,
@@ -127,6 +129,7 @@ impl World {
             storm: Storm::default(),
             history: History::default(),
             is_storm: false,
+            has_load: false,
             agenda: BTreeMap::new(),
             next_number: 0,
             trace,

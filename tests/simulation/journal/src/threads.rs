@@ -46,7 +46,7 @@ impl Journal {
     /// `rested`: nothing has come for so long that what is lazy is written too.
     pub fn step(&self, rested: bool) {
         step(&self.shared, rested);
-        drop(self.shared.room.turn());
+        drop(self.shared.room.turn(|why| self.shared.fail(why)));
         step(&self.shared, rested);
     }
 }

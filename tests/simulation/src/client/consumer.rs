@@ -106,7 +106,7 @@ impl Consumer {
             self.subscribed = true;
             if let Some(taker) = self.taker.as_ref().filter(|_| self.durable.is_some()) {
                 let takers = turn.history.durable.entry(self.destination.clone()).or_default();
-                if !turn.storm {
+                if !turn.load {
                     takers.insert(taker.clone());
                 }
             }
@@ -185,7 +185,7 @@ impl Consumer {
             turn.frames
                 .push(ack(Command::Ack, &one.ack).with("transaction", receipt.clone()));
         }
-        let aborts = turn.storm && turn.rng.one_in(8);
+        let aborts = turn.load && turn.rng.one_in(8);
         let (command, ids) = match aborts {
             true => (Command::Abort, Vec::new()),
             false => (Command::Commit, held.into_iter().map(|held| held.id).collect()),

@@ -55,7 +55,7 @@ impl Producer {
     }
 
     pub(super) fn tick(&mut self, home: usize, turn: &mut Turn<'_>) {
-        if !turn.storm {
+        if !turn.load {
             return;
         }
         while self.left > 0 && self.unanswered.len() < self.window && turn.now_us >= self.next_at_us {

@@ -71,7 +71,7 @@ impl Transactor {
     }
 
     pub(super) fn tick(&mut self, home: usize, receipts: &mut Receipts<'_>, turn: &mut Turn<'_>) {
-        if self.current.is_none() && turn.storm && self.left > 0 && turn.now_us >= self.next_at_us {
+        if self.current.is_none() && turn.load && self.left > 0 && turn.now_us >= self.next_at_us {
             self.left -= 1;
             self.transactions += 1;
             let count = turn.rng.between(1, 4);

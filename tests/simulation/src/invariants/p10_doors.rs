@@ -26,7 +26,7 @@ pub(crate) fn knock(world: &mut World) {
             client.is_done() && matches!(&client.job, Job::Produce(producer) if producer.left == 0)
         })
     });
-    if !served {
+    if !served && world.history.violations.is_empty() {
         let outside: Vec<String> = knocking
             .iter()
             .map(|id| &world.clients[*id])

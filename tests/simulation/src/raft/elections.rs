@@ -82,6 +82,8 @@ impl Replica {
         let up_to_date = last >= self.last();
         if pre {
             let granted = term > self.term && up_to_date;
+            // Whoever is behind must learn the term, or a node with the longest log could be refused for ever.
+            let term = if granted { term } else { self.term };
             return self.say(from, Peer::Voted { term, granted, pre });
         }
         self.see_term(term);

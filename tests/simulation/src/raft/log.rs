@@ -13,6 +13,9 @@ pub(super) const VOTE: u8 = 1;
 /// The cell that says how far the newest state file may be.
 pub(super) const SNAPSHOT: u8 = 2;
 
+/// The cell of how far the log was known to be committed; lazily written, as in `log_store.rs`.
+const COMMITTED: u8 = 3;
+
 /// Term and vote as they are on disk.
 pub(super) fn read_vote(journal: &Journal) -> (u64, Option<NodeId>) {
     let cell = journal.cell(VOTE).unwrap_or_default();
@@ -33,6 +36,15 @@ impl Replica {
 
     pub(super) fn purged(&self) -> (u64, u64) {
         self.journal.log_state().purged.unwrap_or((0, 0))
+    }
+
+    /// After a start: what was known to be committed is applied, so that the state is no older than what was moved or
+    /// let go of since its file was written.
+    pub(super) fn apply_known(&mut self) {
+        let cell = self.journal.cell(COMMITTED).unwrap_or_default();
+        if let Some(known) = cell.first_chunk::<8>() {
+            self.commit_to(u64::from_le_bytes(*known));
+        }
     }
 
     fn entry(&mut self, index: u64) -> Option<Record> {
@@ -249,6 +261,8 @@ impl Replica {
         let index = index.min(self.last().1);
         if index > self.commit {
             self.commit = index;
+            let value = Bytes::copy_from_slice(&index.to_le_bytes());
+            self.journal.put_cell(COMMITTED, value, false, Box::new(|_| {}));
         }
         while self.applied < self.commit && self.fatal.is_none() {
             self.apply(self.applied + 1);

@@ -42,7 +42,8 @@ impl Replica {
         if index < self.snapshot_index {
             return;
         }
-        if let Err(error) = state_file::write(&self.dir, index, term, state) {
+        let written = state_file::write(&self.dir, index, term, state);
+        if let Err(error) = written.and_then(|()| state_file::remove_older(&self.dir, index)) {
             return self.stop(format!("the state file: {error}"));
         }
         self.snapshot_index = index;
@@ -119,6 +120,7 @@ impl Replica {
         }
         state_file::write(&self.dir, last.1, last.0, state).map_err(|error| error.to_string())?;
         install.finish(last.0, last.1).map_err(text)?;
+        state_file::remove_older(&self.dir, last.1).map_err(|error| error.to_string())?;
         *self.shared.broker_mut() = broker;
         self.applied = last.1;
         self.applied_term = last.0;

@@ -29,7 +29,7 @@ fn sum(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, step)
 }
 
-/// Writes the file, and removes older ones.
+/// Writes the file.
 pub(super) fn write(dir: &str, index: u64, term: u64, state: &[u8]) -> io::Result<()> {
     let unfinished = dir_of(dir).join(format!("{index:020}.tmp"));
     let mut bytes = term.to_le_bytes().to_vec();
@@ -45,7 +45,11 @@ pub(super) fn write(dir: &str, index: u64, term: u64, state: &[u8]) -> io::Resul
     file.write_all_at(&bytes, 0)?;
     file.sync_all()?;
     rename(&unfinished, path_of(dir, index))?;
-    File::open(dir_of(dir))?.sync_all()?;
+    File::open(dir_of(dir))?.sync_all()
+}
+
+/// Removes the files before this one. Not before the journal, too, says that it counts.
+pub(super) fn remove_older(dir: &str, index: u64) -> io::Result<()> {
     for old in indexes(dir)?.into_iter().filter(|old| *old < index) {
         remove_file(path_of(dir, old))?;
     }
