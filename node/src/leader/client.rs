@@ -37,6 +37,8 @@ pub(crate) struct Client {
     /// Sends and commits on their way through the log, which its non-persistent messages to queues shall not overtake;
     /// those themselves are counted by their queue.
     pub(crate) logging: usize,
+    /// Something of it may be held.
+    pub(crate) holding: bool,
     pub(crate) touched: bool,
     replies: Vec<(Token, Result<(), Refusal>)>,
     deliveries: Vec<Delivery>,
@@ -68,6 +70,7 @@ impl Client {
             leaving: None,
             parked: VecDeque::new(),
             logging: 0,
+            holding: false,
             touched: false,
             replies: Vec::new(),
             deliveries: Vec::new(),
