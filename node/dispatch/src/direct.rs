@@ -90,15 +90,19 @@ pub(crate) struct Directs {
     pub(crate) logging: usize,
     /// Something was held for too long: nothing is, until the consumers have caught up with the log.
     pub(crate) impatient: bool,
+    /// When something was held or released last.
+    moved_ms: i64,
     pub(crate) counts: DirectCounts,
     next_number: u64,
 }
 
 /// Arrivals that one queue holds, at most.
 pub(crate) const HELD_MESSAGES_MAX: usize = 4096;
-/// How long an arrival is held, in milliseconds, at most. Several rounds of the log, and longer than a consumer that
-/// keeps up needs for its next acknowledgement; little for a producer that waits for its answer.
-pub(crate) const HELD_MS_MAX: i64 = 10;
+/// How long an arrival is held, in milliseconds, at most.
+const HELD_MS_MAX: i64 = 100;
+/// How long arrivals are held while nothing moves and the log is not what they wait for, in milliseconds. A consumer
+/// that keeps up acknowledges something in that time; and it is little for a producer that waits for its answer.
+const STANDSTILL_MS_MAX: i64 = 10;
 /// What a message costs in memory beyond its bytes.
 const OVERHEAD_BYTES: usize = 256;
 
@@ -167,6 +171,33 @@ impl Directs {
     pub(crate) fn first_returned(&self, from: (u64, u64), before: Option<u64>) -> Option<(u64, u64)> {
         let (&place, _) = self.returned.range(from..).next()?;
         before.is_none_or(|seq| place.0 <= seq).then_some(place)
+    }
+
+    pub(crate) fn hold(&mut self, held: Held) {
+        if self.held.is_empty() {
+            self.moved_ms = held.since_ms;
+        }
+        self.held.push_back(held);
+    }
+
+    /// The first one that is held is delivered.
+    pub(crate) fn released(&mut self, now_ms: i64) {
+        self.moved_ms = now_ms;
+    }
+
+    /// Until when what is held may be held, if nothing moves.
+    pub(crate) fn held_until_ms(&self) -> Option<i64> {
+        let until_ms = self.held.front()?.since_ms + HELD_MS_MAX;
+        Some(match self.logging {
+            0 => until_ms.min(self.moved_ms + STANDSTILL_MS_MAX),
+            _ => until_ms,
+        })
+    }
+
+    /// A clock that was set back holds nothing up.
+    pub(crate) fn is_held_for_too_long(&self, now_ms: i64) -> bool {
+        let is_back = self.held.front().is_some_and(|held| now_ms < held.since_ms);
+        is_back || self.held_until_ms().is_some_and(|until_ms| until_ms <= now_ms)
     }
 
     /// Everything held takes the log, in its order.

@@ -44,6 +44,8 @@ pub(crate) struct Client {
     pub(crate) parked_unheard: usize,
     /// What each subscription counts for the node, in bytes.
     pub(crate) kept: BTreeMap<u32, usize>,
+    /// Something of it may be held.
+    pub(crate) holding: bool,
     pub(crate) touched: bool,
     replies: Vec<(Token, Result<(), Refusal>)>,
     deliveries: Vec<Delivery>,
@@ -81,6 +83,7 @@ impl Client {
             logging: 0,
             parked_unheard: 0,
             kept: BTreeMap::new(),
+            holding: false,
             touched: false,
             replies: Vec::new(),
             deliveries: Vec::new(),

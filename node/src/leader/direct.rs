@@ -86,6 +86,9 @@ impl Leader {
                     queue: Some(queue),
                 });
                 self.dispatcher.hold(queue, ticket, arrival, now_ms);
+                if let Some(client) = self.clients.get_mut(&connection) {
+                    client.holding = true;
+                }
                 Sent::Held
             }
             (queue, Arrived::Log(arrival) | Arrived::Wait(arrival)) => {
@@ -98,6 +101,10 @@ impl Leader {
     /// What is held of this client goes into the log before something that it sends now.
     pub(super) fn spill_of(&mut self, connection: ConnectionId) {
         if !self.dispatcher.is_holding() {
+            return;
+        }
+        let client = self.clients.get_mut(&connection);
+        if !client.is_some_and(|client| std::mem::take(&mut client.holding)) {
             return;
         }
         let mut actions = Vec::new();

@@ -6,7 +6,7 @@ use ferrymq_message::Producer;
 use super::Dispatcher;
 use crate::{
     Action, Arrival, Arrived, Bodies, ConnectionId, Direct, DirectCounts, Ways,
-    direct::{HELD_MS_MAX, Held, cost},
+    direct::{Directs, Held, cost},
     surroundings::Surroundings,
 };
 
@@ -46,7 +46,7 @@ impl Dispatcher {
     pub fn hold(&mut self, queue: QueueId, ticket: u64, arrival: Arrival, now_ms: i64) {
         self.direct_bytes += cost(&arrival.message);
         self.holding.insert(queue);
-        self.touch(queue).direct.held.push_back(Held {
+        self.touch(queue).direct.hold(Held {
             ticket,
             since_ms: now_ms,
             arrival,
@@ -72,33 +72,32 @@ impl Dispatcher {
 
     /// Lets what is held for this connection take the log, before something else of the same producer does.
     pub fn spill_of(&mut self, connection: ConnectionId, out: &mut Vec<Action>) {
-        self.spill_where(out, |held| held.arrival.connection == connection, false);
+        let is_its_own = |held: &Held| held.arrival.connection == connection;
+        self.spill_where(out, |direct| direct.held.iter().any(is_its_own), false);
     }
 
     /// When [`Dispatcher::spill_old`] has something to do next, as far as is known.
     pub fn held_until_ms(&self) -> Option<i64> {
-        let fronts = self
-            .holding
-            .iter()
-            .filter_map(|id| self.queues.get(id)?.direct.held.front());
-        fronts.map(|held| held.since_ms + HELD_MS_MAX).min()
+        let holding = self.holding.iter();
+        holding
+            .filter_map(|id| self.queues.get(id)?.direct.held_until_ms())
+            .min()
     }
 
-    /// Lets what was held for too long take the log. A clock that was set back holds nothing up.
+    /// Lets what was held for too long take the log.
     pub fn spill_old(&mut self, now_ms: i64, out: &mut Vec<Action>) {
-        let is_due = |held: &Held| !(held.since_ms..held.since_ms + HELD_MS_MAX).contains(&now_ms);
-        self.spill_where(out, is_due, true);
+        self.spill_where(out, |direct| direct.is_held_for_too_long(now_ms), true);
     }
 
-    /// Lets all that is held of a queue take the log where this is true of anything of it.
-    fn spill_where(&mut self, out: &mut Vec<Action>, is_due: impl Fn(&Held) -> bool, impatient: bool) {
+    /// Lets all that is held of a queue take the log where this is true of it.
+    fn spill_where(&mut self, out: &mut Vec<Action>, is_due: impl Fn(&Directs) -> bool, impatient: bool) {
         let queues = &mut self.queues;
         let direct_bytes = &mut self.direct_bytes;
         self.holding.retain(|&id| {
             let Some(dispatch) = queues.get_mut(&id) else {
                 return false;
             };
-            if dispatch.direct.held.iter().any(&is_due) {
+            if is_due(&dispatch.direct) {
                 *direct_bytes -= dispatch.held_bytes();
                 dispatch.direct.spill(id, out);
                 dispatch.direct.impatient |= impatient;

@@ -66,6 +66,7 @@ impl QueueDispatch {
             let look = self.look(&arrival.message, &arrival.producer, sole, around, out);
             if let Look::Done = look {
                 *around.direct_bytes -= cost(&arrival.message);
+                self.direct.released(around.now_ms);
                 out.push(Action::Answer { ticket: held.ticket });
                 continue;
             }

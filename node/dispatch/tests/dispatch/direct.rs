@@ -88,6 +88,27 @@ fn without_credit_it_waits_a_moment_and_then_takes_the_log() {
 }
 
 #[test]
+fn a_stream_is_held_while_something_moves_but_no_message_for_long() {
+    let (mut world, _, consumer) = consumed(1);
+    let names: Vec<String> = (0..30).map(|n| n.to_string()).collect();
+    let all: Vec<&str> = names.iter().map(String::as_str).collect();
+    assert_eq!(ids(&world.send_direct(&q(), &all)), ["0"]);
+    let mut delivered = 1;
+    let entries = world.log.len();
+    for tag in 1..=12 {
+        world.now_ms += 8;
+        world.tick();
+        world.acknowledge(consumer, Target::One(tag));
+        delivered += world.settle().len();
+    }
+    assert_eq!((delivered, world.log.len()), (13, entries), "each round one has moved");
+    assert_eq!(world.unanswered.len(), 17);
+    world.now_ms += 8;
+    world.tick();
+    assert_eq!(world.proposed.len(), 17, "a tenth of a second is over");
+}
+
+#[test]
 fn it_overtakes_nothing_that_is_undelivered_or_on_its_way_through_the_log() {
     let (mut world, _, consumer) = consumed(10);
     world.full.insert(1);
