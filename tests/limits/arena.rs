@@ -155,7 +155,7 @@ impl Arena {
             counts.join(", "),
         );
         println!("{row}");
-        if let Some(path) = env::var_os("FERRYMQ_LIMITS_TABLE") {
+        if let Some(path) = env::var_os("FERRYMQ_TABLE") {
             let mut file = OpenOptions::new().create(true).append(true).open(path).unwrap();
             writeln!(file, "{row}").unwrap();
         }
