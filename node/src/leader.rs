@@ -158,7 +158,7 @@ impl Leader {
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let ended = loop {
-            let begun = self.begun;
+            let begun = self.has_begun();
             tokio::select! {
                 biased;
                 event = events.recv() => match event {

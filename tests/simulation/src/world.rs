@@ -44,13 +44,13 @@ pub(crate) enum Due {
     Peer {
         to: usize,
         from: NodeId,
-        peer: Peer,
+        peer: Box<Peer>,
     },
     Start(usize),
     Client(usize),
     Arrive(u64),
     ToServer(u64),
-    ToClient(u64, ferrymq_protocol::stomp::Frame),
+    ToClient(u64, Box<ferrymq_protocol::stomp::Frame>),
     ServerLost(u64),
     ClientLost(u64),
     Link(crate::link::LinkDue),
@@ -274,7 +274,7 @@ impl World {
                     let until_us = self.nodes[to].paused_until_us;
                     return self.at(until_us, Due::Peer { to, from, peer });
                 }
-                self.turn(to, false, |process| process.replica.hear(from, peer));
+                self.turn(to, false, |process| process.replica.hear(from, *peer));
             }
             Due::Start(node) => self.start(node),
             Due::Client(client) => {
