@@ -158,6 +158,13 @@ impl Client {
         }
     }
 
+    /// Says good-bye.
+    pub(crate) fn leave(&mut self, turn: &mut Turn<'_>) {
+        if let Link::Open(_) = self.link {
+            turn.frames.push(Frame::new(Command::Disconnect));
+        }
+    }
+
     /// The connection is no more.
     pub(crate) fn disconnected(&mut self, turn: &mut Turn<'_>) {
         self.link = Link::Away;

@@ -61,6 +61,7 @@ impl World {
     }
 
     pub(crate) fn send_peer(&mut self, from: usize, to: NodeId, peer: Peer) {
+        let peer = Box::new(peer);
         let group = self.nodes[from].group;
         let id = self.nodes[from].id;
         let to = self.groups[group][to as usize - 1];
@@ -209,7 +210,7 @@ impl World {
     }
 
     /// The next bytes reach the server, unless something holds them up.
-    pub(crate) fn to_server(&mut self, number: u64) {
+    pub(crate) fn reach_server(&mut self, number: u64) {
         let Some(connection) = self.connections.get(&number).filter(|c| !c.dead) else {
             return;
         };
@@ -251,7 +252,7 @@ impl World {
         if let Some(connection) = self.connections.get_mut(&number).filter(|c| !c.dead) {
             connection.to_client_us = connection.to_client_us.max(now_us + delay_us);
             let at_us = connection.to_client_us;
-            self.at(at_us, Due::ToClient(number, frame));
+            self.at(at_us, Due::ToClient(number, Box::new(frame)));
         }
     }
 
@@ -287,7 +288,7 @@ impl World {
         }
     }
 
-    pub(crate) fn to_client(&mut self, number: u64, frame: &Frame) {
+    pub(crate) fn reach_client(&mut self, number: u64, frame: &Frame) {
         let Some(connection) = self.connections.get(&number).filter(|c| !c.dead) else {
             return;
         };

@@ -193,8 +193,11 @@ impl World {
         let connection = self.clients[client].connection();
         self.clients[client].home = home;
         self.clients[client].away_until_us = self.now_us + away_us;
-        if let Some(connection) = connection {
-            self.cut_by_client(connection);
+        match connection {
+            // In good order, which the server answers by ending the connection.
+            Some(_) if self.rng.one_in(2) => self.with_client(client, |client, turn| client.leave(turn)),
+            Some(connection) => self.cut_by_client(connection),
+            None => {}
         }
     }
 

@@ -44,13 +44,13 @@ pub(crate) enum Due {
     Peer {
         to: usize,
         from: NodeId,
-        peer: Peer,
+        peer: Box<Peer>,
     },
     Start(usize),
     Client(usize),
     Arrive(u64),
     ToServer(u64),
-    ToClient(u64, ferrymq_protocol::stomp::Frame),
+    ToClient(u64, Box<ferrymq_protocol::stomp::Frame>),
     ServerLost(u64),
     ClientLost(u64),
     Link(crate::link::LinkDue),
@@ -274,7 +274,7 @@ impl World {
                     let until_us = self.nodes[to].paused_until_us;
                     return self.at(until_us, Due::Peer { to, from, peer });
                 }
-                self.turn(to, false, |process| process.replica.hear(from, peer));
+                self.turn(to, false, |process| process.replica.hear(from, *peer));
             }
             Due::Start(node) => self.start(node),
             Due::Client(client) => {
@@ -282,8 +282,8 @@ impl World {
                 self.client_tick(client);
             }
             Due::Arrive(connection) => self.arrive(connection),
-            Due::ToServer(connection) => self.to_server(connection),
-            Due::ToClient(connection, frame) => self.to_client(connection, &frame),
+            Due::ToServer(connection) => self.reach_server(connection),
+            Due::ToClient(connection, frame) => self.reach_client(connection, &frame),
             Due::ServerLost(connection) => self.server_lost(connection),
             Due::ClientLost(connection) => self.client_lost(connection),
             Due::Link(due) => self.on_link_due(due),

@@ -5,7 +5,7 @@ use ferrymq_protocol::stomp::Frame;
 use crate::{client::Job, world::World};
 
 /// One receipt in so many is looked for on the disks themselves.
-const LOOKED_FOR_ONE_IN: u64 = 6;
+const LOOKED_FOR_ONE_IN: u64 = 12;
 
 /// A node answers a client's send.
 pub(crate) fn answered(world: &mut World, node: usize, client: usize, frame: &Frame) {
