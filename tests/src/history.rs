@@ -135,8 +135,8 @@ impl History {
         }
     }
 
-    /// A consumer goes without a word, since its broker says nothing: until that notices, the broker has another
-    /// consumer to serve. What was given to that one comes back later, and marked; that is not counted as out of order.
+    /// A consumer has gone without a word, and the broker may not have noticed: it then has another consumer to serve. What
+    /// was given to that one comes back later, and marked; that is not counted as out of order.
     pub fn left_behind(&self) {
         self.lock().left_behind = true;
     }

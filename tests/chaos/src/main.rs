@@ -85,6 +85,10 @@ fn begin() -> anyhow::Result<ExitCode> {
     if let Some(why) = Field::missing() {
         anyhow::bail!("nothing can be played here: {why}");
     }
+    anyhow::ensure!(
+        env::var_os("FERRYMQ_BIN").is_some(),
+        "FERRYMQ_BIN shall name the program under test; tests/chaos/run builds one and does that"
+    );
     end_in_good_order()?;
     let options = Options {
         discovery: match arguments.discovery {

@@ -107,7 +107,11 @@ impl Stream {
                 if told.stop.load(Ordering::Relaxed) {
                     return;
                 }
-                let _ = consume_over(address, &wanting, told);
+                // The broker may believe for a while that this consumer is there: where a slave carried it, the slave
+                // may be cut off from the master.
+                if consume_over(address, &wanting, told).is_err() {
+                    wanting.history.left_behind();
+                }
                 told.connected.store(false, Ordering::Relaxed);
                 thread::sleep(RETRY);
             }
@@ -306,10 +310,7 @@ fn consume_over(address: &str, wanting: &Wanting, told: &Told) -> anyhow::Result
     while !told.stop.load(Ordering::Relaxed) {
         let Some(frame) = stomp.next(LOOK)? else {
             acknowledge(&mut stomp, &mut delivered, 0)?;
-            if stomp.silent_for() >= SILENCE_MAX {
-                wanting.history.left_behind();
-                bail!("no heart-beat for long");
-            }
+            ensure!(stomp.silent_for() < SILENCE_MAX, "no heart-beat for long");
             continue;
         };
         if let Some((producer, number)) = note(&frame, wanting)? {
