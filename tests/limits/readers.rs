@@ -9,6 +9,9 @@ use crate::{
 
 const LIMITS: &str = "frame = \"1MiB\"\noutbox = \"4MiB\"";
 
+/// What a connection may take whose client reads none of its answers.
+const UNREAD_ANSWERS_BYTES: u64 = 3 << 20;
+
 fn subscriptions(destination: &str, prefetch: u32) -> Vec<u8> {
     format!("SUBSCRIBE\nid:1\ndestination:{destination}\nack:client-individual\nactivemq.prefetchSize:{prefetch}\n\n\0")
         .into_bytes()
@@ -107,10 +110,11 @@ fn a_client_that_reads_no_answers_is_not_listened_to_without_end() {
             wire.pour(&receipts, lasts);
         }
     }
+    // What the answers to one read take is beside the accounts: it is bounded for each connection, and by nothing else.
     arena.judge(
         &format!("{connections} connections"),
         connections,
-        0,
+        connections * UNREAD_ANSWERS_BYTES,
         &["protocol_errors"],
     );
 }
