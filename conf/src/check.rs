@@ -240,6 +240,14 @@ fn sizes(node: &Node, report: &Report<'_>) {
         );
         report.error_at("limits.memory", text);
     }
+    if limits.transaction_bytes_max > limits.memory_bytes_max / 4 {
+        let text = format!(
+            "transaction ({}) must not exceed a quarter of memory ({})",
+            show_bytes(limits.transaction_bytes_max),
+            show_bytes(limits.memory_bytes_max)
+        );
+        report.error_at("limits.transaction", text);
+    }
     if limits.outbox_bytes_max > limits.memory_bytes_max {
         let text = format!(
             "outbox must not exceed memory ({})",

@@ -250,8 +250,20 @@ pub struct Limits {
     pub frame_bytes_max: u64,
     /// Client connections at one time. Default 5,000.
     pub connections_max: u32,
-    /// Memory for messages on their way in and out; producers are slowed before it is reached (P8). Default 256 MiB.
+    /// Of them, those from one address. Default as many as there may be at all.
+    pub connections_per_address_max: u32,
+    /// How long a connection may take to log in. Default 10 s.
+    pub login_wait: Duration,
+    /// Memory for messages on their way in and out, and for what clients keep here: transactions, subscriptions.
+    /// Producers are slowed before it is reached (P8). Default 256 MiB.
     pub memory_bytes_max: u64,
+    /// Memory for the places of messages that wait; producers are slowed when it is reached (P8). Default 1 GiB, which is
+    /// 22 million messages.
+    pub backlog_bytes_max: u64,
+    /// What one transaction may hold back. Default 64 MiB, at most a quarter of `memory`.
+    pub transaction_bytes_max: u64,
+    /// Queues and durable subscriptions at one time. Default 250,000.
+    pub destinations_max: u32,
     /// Bytes waiting for one slow client before dispatch to it pauses. Default 4 MiB.
     pub outbox_bytes_max: u64,
     /// Messages sent to a consumer ahead of its acknowledgements, where it does not say. Default 1,000 (ActiveMQ).

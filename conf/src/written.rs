@@ -294,12 +294,29 @@ fn limits(root: &Section<'_>) -> Limits {
             u32::try_from(number).expect("the limits below fit into 32 bits")
         })
     };
+    let connections_max = count(section.read("connections", values::whole(1..=1_000_000)), 5_000);
+    let memory_bytes_max = section
+        .read("memory", values::bytes(16 * MIB..=1024 * GIB))
+        .unwrap_or(256 * MIB);
     let limits = Limits {
         frame_bytes_max: section.read("frame", values::bytes(64 * KIB..=GIB)).unwrap_or(32 * MIB),
-        connections_max: count(section.read("connections", values::whole(1..=1_000_000)), 5_000),
-        memory_bytes_max: section
-            .read("memory", values::bytes(16 * MIB..=1024 * GIB))
-            .unwrap_or(256 * MIB),
+        connections_max,
+        connections_per_address_max: count(
+            section.read("connections_per_address", values::whole(1..=1_000_000)),
+            connections_max,
+        ),
+        login_wait: section
+            .read(
+                "login_wait",
+                values::duration(Duration::from_millis(100)..=Duration::from_secs(600)),
+            )
+            .unwrap_or(Duration::from_secs(10)),
+        memory_bytes_max,
+        backlog_bytes_max: section.read("backlog", values::bytes(MIB..=1024 * GIB)).unwrap_or(GIB),
+        transaction_bytes_max: section
+            .read("transaction", values::bytes(64 * KIB..=GIB))
+            .unwrap_or((64 * MIB).min(memory_bytes_max / 4)),
+        destinations_max: count(section.read("destinations", values::whole(1..=100_000_000)), 250_000),
         outbox_bytes_max: section.read("outbox", values::bytes(64 * KIB..=GIB)).unwrap_or(4 * MIB),
         prefetch: count(section.read("prefetch", values::whole(1..=1_000_000)), 1_000),
         redeliveries_max: count(section.read("redeliveries_max", values::whole(0..=65_534)), 6),

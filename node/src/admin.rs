@@ -13,7 +13,9 @@ use crate::{
     doorkeeper::{Doorkeeper, Visitor},
     footprint::Footprint,
     leader::Ask,
+    load::Load,
     mesh::DiscoveryView,
+    places::Places,
     terms::Current,
 };
 
@@ -29,6 +31,8 @@ pub(crate) struct NodeSource {
     discovery: DiscoveryView,
     keeper: Arc<Doorkeeper>,
     tls: Option<TlsDoor>,
+    load: Arc<Load>,
+    places: Places,
 }
 
 impl NodeSource {
@@ -38,6 +42,8 @@ impl NodeSource {
         discovery: DiscoveryView,
         keeper: Arc<Doorkeeper>,
         tls: Option<TlsDoor>,
+        load: Arc<Load>,
+        places: Places,
     ) -> Self {
         Self {
             group,
@@ -45,7 +51,19 @@ impl NodeSource {
             discovery,
             keeper,
             tls,
+            load,
+            places,
         }
+    }
+
+    /// What clients make this node bear, and what was done about it.
+    fn clients(&self) -> Value {
+        let mut clients = self.load.to_json();
+        let (taken, strangers) = self.places.taken();
+        clients["connections"] = json!(taken);
+        clients["connections_max"] = json!(self.places.connections_max());
+        clients["not_logged_in"] = json!(strangers);
+        clients
     }
 
     async fn ask_leader(&self) -> Option<Value> {
@@ -62,12 +80,16 @@ impl NodeSource {
             // What this process costs, from its start.
             "cpu_seconds": footprint.cpu_seconds,
             "rss_bytes": footprint.rss_bytes,
+            "rss_peak_bytes": footprint.rss_peak_bytes,
+            "open_files": footprint.open_files,
+            "open_files_max": footprint.open_files_max,
             "journal_bytes_written": group.journal.get("bytes_written"),
             "group": serde_json::to_value(group).unwrap_or_default(),
             "discovery": self.discovery.to_json(),
             // Of the clients that this node serves or carries, and of its admin port.
             "access": self.keeper.to_json(),
             "tls_refused": self.tls.as_ref().map(|tls| tls.refusals().total()),
+            "clients": self.clients(),
             // Only the master knows clients, queues' consumers and links.
             "master": self.ask_leader().await,
         })

@@ -12,7 +12,7 @@ use ferrymq_message::Destination;
 use ferrymq_protocol::stomp::StompLimits;
 use ferrymq_replication::{Group, NodeAddress, PeerDial};
 use ferrymq_transport::{Identity, MeshSecret, PeerAuth, PeerListener, PeerName, PemFiles};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 
 use crate::{
     access,
@@ -21,17 +21,18 @@ use crate::{
     connection::ConnectionLimits,
     door::{DOOR, Door},
     doorkeeper::Doorkeeper,
+    files,
     leader::LeaderConfig,
     listener,
+    load::Load,
+    memory::Memory,
     mesh::MeshStarter,
-    outbox::Budget,
-    terms,
+    places::Places,
+    terms, warden,
 };
 
 /// Bytes that one client may have sent and not had answered.
 const UNANSWERED_BYTES_MAX: usize = 1 << 20;
-/// Bytes that one transaction may hold back.
-const TRANSACTION_BYTES_MAX: usize = 64 << 20;
 
 /// Runs a node until it is told to stop or cannot go on.
 ///
@@ -71,6 +72,16 @@ pub(crate) async fn run(node: Node) -> anyhow::Result<()> {
         .with_context(|| format!("node {} of group {:?} cannot start", node.node, node.group))?;
 
     // 4. The mesh, and the doors.
+    let load = Arc::new(Load::new(Memory::new(
+        node.limits.memory_bytes_max as usize,
+        node.limits.frame_bytes_max as usize,
+    )));
+    let places = Places::new(
+        files::connections_max(&node),
+        node.limits.connections_per_address_max as usize,
+        load.clone(),
+    );
+    tokio::spawn(warden::run(load.clone()));
     let (current_sender, current) = watch::channel(None);
     let door = Door::new(
         current.clone(),
@@ -80,13 +91,13 @@ pub(crate) async fn run(node: Node) -> anyhow::Result<()> {
         ConnectionLimits {
             unanswered_bytes_max: UNANSWERED_BYTES_MAX,
             outbox_bytes_max: node.limits.outbox_bytes_max as usize,
-            // The other half is for what is on its way out.
-            budget: Arc::new(Budget::new((node.limits.memory_bytes_max / 2) as usize)),
+            load: load.clone(),
             lease: {
                 let group = group.clone();
                 Arc::new(move || group.lease_valid())
             },
         },
+        places.clone(),
         stomp_limits(&node),
         session_prefix(&node),
     );
@@ -97,13 +108,14 @@ pub(crate) async fn run(node: Node) -> anyhow::Result<()> {
         mesh.discovery(),
         keeper.clone(),
         tls,
+        load.clone(),
+        places,
     ));
     if let Some(peers) = peers {
         tokio::spawn(serve_peers(peers, group.clone(), door.clone()));
     }
-    let places = Arc::new(Semaphore::new(node.limits.connections_max as usize));
     for (listener, tls) in clients {
-        tokio::spawn(listener::serve(listener, tls, door.clone(), places.clone()));
+        tokio::spawn(listener::serve(listener, tls, door.clone(), load.clone()));
     }
     if let Some(console) = console {
         tokio::spawn(async move {
@@ -115,7 +127,7 @@ pub(crate) async fn run(node: Node) -> anyhow::Result<()> {
     tracing::info!(group = node.group, node = node.node, "ready");
 
     // 5. The terms of this node, until it ends.
-    let terms = terms::run(group.clone(), events, leader_config(&node)?, mesh, current_sender);
+    let terms = terms::run(group.clone(), events, leader_config(&node, load)?, mesh, current_sender);
     tokio::select! {
         why = terms => bail!("{why}"),
         signal = stop_signal() => {
@@ -286,7 +298,7 @@ pub(crate) fn address(member: &Member) -> NodeAddress {
     }
 }
 
-fn leader_config(node: &Node) -> anyhow::Result<LeaderConfig> {
+fn leader_config(node: &Node, load: Arc<Load>) -> anyhow::Result<LeaderConfig> {
     let dead_letter_queue = node.limits.dead_letter_queue.parse::<Destination>().with_context(|| {
         format!(
             "[limits] dead_letter_queue = {:?} is not a destination",
@@ -302,10 +314,13 @@ fn leader_config(node: &Node) -> anyhow::Result<LeaderConfig> {
             ..Limits::default()
         },
         outbox_bytes_max: node.limits.outbox_bytes_max as usize,
-        transaction_bytes_max: TRANSACTION_BYTES_MAX,
+        transaction_bytes_max: node.limits.transaction_bytes_max as usize,
         store_bytes_max: node.store.limit_bytes,
-        store_reserve_bytes: node.store.reserve_bytes.max(2 * node.store.segment_bytes) + TRANSACTION_BYTES_MAX as u64,
-        connections_max: node.limits.connections_max as usize,
+        store_reserve_bytes: node.store.reserve_bytes.max(2 * node.store.segment_bytes)
+            + node.limits.transaction_bytes_max,
+        destinations_max: node.limits.destinations_max as usize,
+        backlog_bytes_max: node.limits.backlog_bytes_max,
+        load,
     })
 }
 
@@ -313,6 +328,7 @@ fn stomp_limits(node: &Node) -> StompLimits {
     StompLimits {
         frame_bytes_max: node.limits.frame_bytes_max as usize,
         prefetch_queue: node.limits.prefetch,
+        connect_timeout_ms: node.limits.login_wait.as_millis() as u64,
         ..StompLimits::default()
     }
 }

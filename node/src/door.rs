@@ -20,13 +20,14 @@ use ferrymq_protocol::{
 use ferrymq_replication::{NodeAddress, NodeId, Role};
 use ferrymq_transport::{PeerAuth, PeerStream, Purpose};
 use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, copy},
     sync::watch,
 };
 
 use crate::{
     connection::{self, ConnectionLimits},
     doorkeeper::{Doorkeeper, Visitor},
+    places::{Place, Places},
     terms::Current,
 };
 
@@ -53,6 +54,7 @@ struct Shared {
     auth: PeerAuth,
     keeper: Arc<Doorkeeper>,
     limits: ConnectionLimits,
+    places: Places,
     stomp: StompLimits,
     /// Unique for each start of each node: the head of message ids.
     session_prefix: String,
@@ -66,6 +68,7 @@ impl Door {
         auth: PeerAuth,
         keeper: Arc<Doorkeeper>,
         limits: ConnectionLimits,
+        places: Places,
         stomp: StompLimits,
         session_prefix: String,
     ) -> Self {
@@ -77,6 +80,7 @@ impl Door {
                 auth,
                 keeper,
                 limits,
+                places,
                 stomp,
                 session_prefix,
                 next_connection,
@@ -84,8 +88,24 @@ impl Door {
         }
     }
 
-    /// Takes a client in, from its first byte to its last.
-    pub(crate) async fn enter<S>(&self, mut stream: S, visitor: Visitor)
+    /// The places for clients, those of this port and those whom other nodes carry here.
+    pub(crate) fn places(&self) -> &Places {
+        &self.shared.places
+    }
+
+    /// Takes a client in, from its first byte to its last, or until its place is given to somebody else.
+    pub(crate) async fn enter<S>(&self, stream: S, visitor: Visitor, place: Place)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send,
+    {
+        let from = visitor.address;
+        tokio::select! {
+            () = self.serve_or_carry(stream, visitor, &place) => {}
+            () = place.lost() => tracing::debug!(%from, "a client that had not logged in has lost its place"),
+        }
+    }
+
+    async fn serve_or_carry<S>(&self, mut stream: S, visitor: Visitor, place: &Place)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send,
     {
@@ -98,7 +118,7 @@ impl Door {
             let now = role.borrow_and_update().clone();
             match now {
                 Role::Master { .. } => {
-                    if self.serve(&mut stream, &visitor, |session| session).await {
+                    if self.serve(&mut stream, &visitor, place, |session| session).await {
                         return;
                     }
                 }
@@ -107,7 +127,7 @@ impl Door {
                     ..
                 } => tokio::select! {
                     dialled = self.dial(node, &address, &visitor) => match dialled {
-                        Ok(carrier) => return self.carry(stream, carrier, node).await,
+                        Ok(carrier) => return self.carry(stream, carrier, node, place).await,
                         Err(error) => {
                             tracing::debug!(%from, node, %error, "the master cannot be reached for a client");
                         }
@@ -138,12 +158,19 @@ impl Door {
     pub(crate) async fn enter_carried(&self, mut stream: PeerStream) {
         match tokio::time::timeout(DIAL_TIMEOUT, read_head(&mut stream)).await {
             Ok(Ok(visitor)) => {
+                let from = visitor.address;
+                let Ok(place) = self.shared.places.enter(from.ip()) else {
+                    return;
+                };
                 // A slave hears of a new master before that has applied what it must know to act. An error means that
                 // this node ends.
                 let mut current = self.shared.current.clone();
                 let begun = current.wait_for(Option::is_some);
                 let _ = tokio::time::timeout(TERM_WAIT, begun).await;
-                self.serve(&mut stream, &visitor, StompSession::carried).await;
+                tokio::select! {
+                    _ = self.serve(&mut stream, &visitor, &place, StompSession::carried) => {}
+                    () = place.lost() => tracing::debug!(%from, "a carried client has lost its place"),
+                }
             }
             _ => tracing::debug!("a carried connection ended before it began"),
         }
@@ -154,6 +181,7 @@ impl Door {
         &self,
         stream: &mut S,
         visitor: &Visitor,
+        place: &Place,
         way: impl FnOnce(StompSession) -> StompSession,
     ) -> bool
     where
@@ -167,7 +195,7 @@ impl Door {
         let session = Box::new(way(StompSession::new(session_id.clone(), self.shared.stomp.clone())));
         let entrance = self.shared.keeper.entrance(visitor, session_id);
         let limits = self.shared.limits.clone();
-        connection::run(stream, session, connection, current.clients, limits, entrance).await;
+        connection::run(stream, session, connection, current.clients, limits, entrance, place).await;
         true
     }
 
@@ -185,7 +213,7 @@ impl Door {
     }
 
     /// Passes bytes until either side ends or the master changes.
-    async fn carry<S>(&self, mut stream: S, mut carrier: PeerStream, master: NodeId)
+    async fn carry<S>(&self, stream: S, carrier: PeerStream, master: NodeId, place: &Place)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send,
     {
@@ -196,7 +224,7 @@ impl Door {
             let _ = role.wait_for(|role| !same(role)).await;
         };
         tokio::select! {
-            _ = tokio::io::copy_bidirectional(&mut stream, &mut carrier) => {}
+            _ = pass_on(stream, carrier, place) => {}
             () = changed => tracing::debug!(master, "a carried client is disconnected: the master has changed"),
         }
     }
@@ -224,6 +252,29 @@ impl Door {
         }
         let _ = stream.shutdown().await;
     }
+}
+
+/// Passes bytes both ways until both sides have ended. The master answers nobody but clients that it lets in, and those
+/// that it ends; so its first word settles the client here, too.
+async fn pass_on<S>(mut stream: S, mut carrier: PeerStream, place: &Place) -> io::Result<()>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let (mut from_client, mut to_client) = tokio::io::split(&mut stream);
+    let (mut from_master, mut to_master) = tokio::io::split(&mut carrier);
+    let there = async {
+        copy(&mut from_client, &mut to_master).await?;
+        to_master.shutdown().await
+    };
+    let back = async {
+        let mut first = [0; 1024];
+        let len = from_master.read(&mut first).await?;
+        place.settle();
+        to_client.write_all(&first[..len]).await?;
+        copy(&mut from_master, &mut to_client).await?;
+        to_client.shutdown().await
+    };
+    tokio::try_join!(there, back).map(|_| ())
 }
 
 /// Longest list of a certificate's names that a slave passes on, in bytes.

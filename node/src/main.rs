@@ -14,11 +14,17 @@ mod doorkeeper;
 mod ingress;
 mod leader;
 mod listener;
+
+mod load;
+mod memory;
 mod outbox;
+mod places;
+mod warden;
 
 mod admin;
 mod clock;
 mod crash;
+mod files;
 mod footprint;
 mod mesh;
 mod terms;

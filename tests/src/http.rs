@@ -44,6 +44,14 @@ pub fn post_at(address: SocketAddr, path: &str, body: &str) -> anyhow::Result<(u
     request(address, "POST", path, body)
 }
 
+/// `DELETE path`, anywhere.
+///
+/// # Errors
+/// As [`get`].
+pub fn delete_at(address: SocketAddr, path: &str) -> anyhow::Result<(u16, Value)> {
+    request(address, "DELETE", path, "")
+}
+
 /// Any request of any method, by a user with a password if there is one.
 ///
 /// # Errors

@@ -29,6 +29,7 @@ pub struct NodeProcess {
     environment: Vec<(String, String)>,
     /// Who asks its admin port.
     user: Option<(String, String)>,
+    open_files_max: Option<u64>,
     /// The network namespace that it runs in, if any.
     pub(crate) namespace: Option<String>,
     child: Option<Child>,
@@ -51,6 +52,7 @@ impl NodeProcess {
             log,
             environment: Vec::new(),
             user: None,
+            open_files_max: None,
             namespace: None,
             child: None,
         }
@@ -86,6 +88,11 @@ impl NodeProcess {
         self.environment.clear();
     }
 
+    /// The next starts have so many file descriptors.
+    pub fn set_open_files_max(&mut self, files: u64) {
+        self.open_files_max = Some(files);
+    }
+
     /// The process's number while it runs.
     pub fn pid(&self) -> Option<u32> {
         self.child.as_ref().map(Child::id)
@@ -119,11 +126,25 @@ impl NodeProcess {
             .expect("a log can be written");
         let also: File = log.try_clone().expect("a file handle can be doubled");
         let mut command = match &self.namespace {
-            None => Command::new(binary::ferrymq()),
+            None => match self.open_files_max {
+                None => Command::new(binary::ferrymq()),
+                Some(files) => {
+                    // The shell becomes the program, so the process is the same.
+                    let mut command = Command::new("sh");
+                    command
+                        .arg("-c")
+                        .arg(format!("ulimit -n {files} && exec \"$0\" \"$@\""))
+                        .arg(binary::ferrymq());
+                    command
+                }
+            },
             Some(namespace) => {
-                // It becomes the program, so the process is the same.
-                let mut command = Command::new("ip");
-                command.args(["netns", "exec", namespace]).arg(binary::ferrymq());
+                // It becomes the program, so the process is the same. Unlike `ip netns exec` it takes no copy of all
+                // mounts with it, which would hold a disk whose power was cut.
+                let mut command = Command::new("nsenter");
+                command
+                    .arg(format!("--net=/run/netns/{namespace}"))
+                    .arg(binary::ferrymq());
                 command
             }
         };

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fs};
 use crate::sources::{files, none, root};
 
 /// Each room with the rooms of ours that it may see. `node` sees all, and the tests see only the running program.
-const MAY_SEE: [(&str, &[&str]); 19] = [
+const MAY_SEE: [(&str, &[&str]); 20] = [
     ("ferrymq-message", &[]),
     ("ferrymq-protocol", &["ferrymq-message"]),
     ("ferrymq-broker", &["ferrymq-message"]),
@@ -52,6 +52,7 @@ const MAY_SEE: [(&str, &[&str]); 19] = [
     ),
     ("ferrymq-tests", &[]),
     ("ferrymq-fuzz", &[]),
+    ("ferrymq-chaos", &["ferrymq-tests"]),
     // What it measures, piece by piece.
     (
         "ferrymq-suite",

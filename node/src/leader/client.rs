@@ -33,16 +33,21 @@ pub(crate) struct Client {
     pub(crate) temporary: Vec<Destination>,
     /// Acknowledgements of it that ask for no answer and have no outcome yet.
     pub(crate) unanswered: u32,
-    /// It wants to be told once those have theirs.
+    /// Its DISCONNECT is answered when those and its last send are: the answer says that everything before it was done.
     pub(crate) leaving: Option<Token>,
     /// Requests that wait for room in the store.
     pub(crate) parked: VecDeque<Request>,
     /// Sends and commits on their way through the log, which its non-persistent messages to queues shall not overtake;
     /// those themselves are counted by their queue.
     pub(crate) logging: usize,
+    /// Sends among them of whose outcome the client wants to hear nothing.
+    pub(crate) parked_unheard: usize,
+    /// What each subscription counts for the node, in bytes.
+    pub(crate) kept: BTreeMap<u32, usize>,
     pub(crate) touched: bool,
     replies: Vec<(Token, Result<(), Refusal>)>,
     deliveries: Vec<Delivery>,
+    charged_bytes: usize,
 }
 
 /// Sends and acknowledgements that wait for their commit.
@@ -55,6 +60,8 @@ pub(crate) struct Transaction {
     /// What it acknowledged of messages that the log does not know.
     pub(crate) direct: Vec<Acknowledged>,
     pub(crate) bytes: usize,
+    /// What it counts for the node, in bytes.
+    pub(crate) kept: usize,
 }
 
 impl Client {
@@ -72,9 +79,12 @@ impl Client {
             leaving: None,
             parked: VecDeque::new(),
             logging: 0,
+            parked_unheard: 0,
+            kept: BTreeMap::new(),
             touched: false,
             replies: Vec::new(),
             deliveries: Vec::new(),
+            charged_bytes: 0,
         }
     }
 
@@ -94,10 +104,11 @@ impl Client {
         }
     }
 
-    /// The delivery's bytes are counted in the outbox already.
-    pub(crate) fn deliver(&mut self, delivery: Delivery) {
+    /// The delivery's bytes are counted in the outbox already, as `charged_bytes`.
+    pub(crate) fn deliver(&mut self, delivery: Delivery, charged_bytes: usize) {
         self.flush_replies();
         self.deliveries.push(delivery);
+        self.charged_bytes += charged_bytes;
     }
 
     /// A browser has seen everything.
@@ -126,7 +137,10 @@ impl Client {
 
     fn flush_deliveries(&mut self) {
         if !self.deliveries.is_empty() {
-            let _ = self.to.send(ToClient::Deliveries(std::mem::take(&mut self.deliveries)));
+            let _ = self.to.send(ToClient::Deliveries {
+                deliveries: std::mem::take(&mut self.deliveries),
+                charged_bytes: std::mem::take(&mut self.charged_bytes),
+            });
         }
     }
 }

@@ -23,9 +23,12 @@ mod node {
     pub(crate) mod connection;
     pub(crate) mod ingress;
     pub(crate) mod leader;
+    pub(crate) mod load;
+    pub(crate) mod memory;
     pub(crate) mod outbox;
+    pub(crate) mod places;
 }
-use node::{connection, ingress, leader, outbox};
+use node::{connection, ingress, leader, load, memory, outbox, places};
 
 #[path = "../../../node/replication/src"]
 #[allow(dead_code, reason = "some is for status only")]

@@ -26,8 +26,9 @@ use crate::{
     connection::{ConnectionLimits, Driven, Entrance, FromClient, LeaderHandle, ToClient},
     group::{GroupEvent, Role, locked},
     leader::{Ended, Leader, LeaderConfig},
+    load::Load,
+    memory::Memory,
     mesh::MeshStarter,
-    outbox::Budget,
     raft::{Birth, Replica},
     sabotage::Sabotage,
 };
@@ -40,6 +41,7 @@ const LEADER_TICK_US: u64 = 100_000;
 /// Bounds small enough to be met.
 pub(crate) const OUTBOX_BYTES_MAX: usize = 8 << 10;
 const UNANSWERED_BYTES_MAX: usize = 16 << 10;
+const MEMORY_BYTES_MAX: usize = 320 << 10;
 /// Turns within a turn; beyond it something goes in circles.
 const ROUNDS_MAX: usize = 200;
 
@@ -52,7 +54,7 @@ pub(crate) struct Process {
     again_at_us: u64,
     starter: MeshStarter,
     events: VecDeque<GroupEvent>,
-    budget: Arc<Budget>,
+    load: Arc<Load>,
     /// Nobody is asked who they are.
     access: Arc<Access>,
     sabotage: Option<Sabotage>,
@@ -115,7 +117,7 @@ impl Process {
             again_at_us: 0,
             starter: MeshStarter::default(),
             events: VecDeque::new(),
-            budget: Arc::new(Budget::new(64 << 10)),
+            load: Arc::new(Load::new(Memory::new(MEMORY_BYTES_MAX, UNANSWERED_BYTES_MAX))),
             access: Arc::new(Access::open()),
             sabotage,
             plan,
@@ -186,7 +188,7 @@ impl Process {
         let mut leader = Leader::new(
             group,
             term,
-            leader_config(),
+            leader_config(self.load.clone()),
             self.starter.clone(),
             self.loops << TOKEN_BITS,
         );
@@ -326,7 +328,7 @@ impl Process {
         let limits = ConnectionLimits {
             unanswered_bytes_max: UNANSWERED_BYTES_MAX,
             outbox_bytes_max: OUTBOX_BYTES_MAX,
-            budget: self.budget.clone(),
+            load: self.load.clone(),
             lease: {
                 let shared = self.replica.shared.clone();
                 Arc::new(move || shared.may_act())
@@ -469,14 +471,16 @@ impl Plan {
     }
 }
 
-fn leader_config() -> LeaderConfig {
+fn leader_config(load: Arc<Load>) -> LeaderConfig {
     LeaderConfig {
         dispatch: Limits::default(),
         outbox_bytes_max: OUTBOX_BYTES_MAX,
         transaction_bytes_max: 64 << 10,
         store_bytes_max: 32 << 20,
         store_reserve_bytes: 1 << 20,
-        connections_max: 100,
+        destinations_max: 10_000,
+        backlog_bytes_max: 64 << 20,
+        load,
     }
 }
 
