@@ -88,7 +88,9 @@ fn fuzz_stored_message() {
 fn fuzz_selector() {
     let mut message = full();
     // With what stands in a pattern against it, this is what takes longest.
-    message.properties.push(("long".into(), Value::Text("a".repeat(30_000))));
+    message
+        .properties
+        .push(("long".into(), Value::Text("a".repeat(30_000))));
     let endless = format!(" AND long LIKE '%{}b'", "a".repeat(400));
     Target::new("selector")
         .seeds([
