@@ -1,6 +1,6 @@
 //! STOMP: bytes to frames, and frames to requests. However the bytes are cut, the result is the same.
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use ferrymq_fuzz::{Rng, Target};
 use ferrymq_message::{Destination, Message, StoredMessage};
 use ferrymq_protocol::{
@@ -255,7 +255,7 @@ fn answer(session: &mut StompSession, request: &Request, deliver: bool, out: &mu
         }
     }
     if let (true, Request::Send { message, .. }) = (deliver, request) {
-        let stored = StoredMessage::new(Bytes::from(message.encode())).unwrap();
+        let stored = StoredMessage::new(message.encode()).unwrap();
         assert_eq!(stored.decode().as_ref(), Ok(message));
         session.on_delivery(
             Delivery {
