@@ -3,6 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use crate::{
+    check_access,
     node::{Node, Sync},
     problem::Report,
     units::{show_bytes, show_duration},
@@ -18,6 +19,9 @@ pub(crate) fn check(node: &Node, report: &Report<'_>) {
         addresses(node, report);
         security(node, report);
         links(node, report);
+    }
+    if report.is_sound(&["", "members", "listen", "mesh", "access", "users", "permissions", "tls"]) {
+        check_access::check(node, report);
     }
     if report.is_sound(&["timers"]) {
         timers(node, report);
@@ -72,7 +76,12 @@ fn members(node: &Node, report: &Report<'_>) {
 fn addresses(node: &Node, report: &Report<'_>) {
     let listen = &node.listen;
     // The link is UDP, so its port may be that of another.
-    let tcp = [("peer", listen.peer), ("stomp", listen.stomp), ("admin", listen.admin)];
+    let tcp = [
+        ("peer", listen.peer),
+        ("stomp", listen.stomp),
+        ("stomp_tls", listen.stomp_tls),
+        ("admin", listen.admin),
+    ];
     for (position, (key, address)) in tcp.iter().enumerate() {
         for (other, taken) in &tcp[..position] {
             if let (Some(address), Some(taken)) = (address, taken)
@@ -127,33 +136,24 @@ fn clients_reach_it(node: &Node, report: &Report<'_>, peer: SocketAddr) {
     }
 }
 
-/// The security floor: a port that other machines reach needs a mesh secret.
+/// A port at which other nodes are served, and which other machines reach, needs something to know those nodes by. Ports
+/// for people are check_access.rs's.
 fn security(node: &Node, report: &Report<'_>) {
-    let open = |address: &Option<SocketAddr>| address.filter(|address| !address.ip().is_loopback());
-    let listen = &node.listen;
-    let all = [
-        ("stomp", &listen.stomp),
-        ("peer", &listen.peer),
-        ("link", &listen.link),
-        ("admin", &listen.admin),
-    ];
-    for (key, address) in all {
-        let Some(address) = open(address) else { continue };
-        if node.mesh.secret.is_none() {
+    if node.mesh.secret.is_some() || node.mesh.certificates.is_some() {
+        return;
+    }
+    for (key, address) in [("peer", node.listen.peer), ("link", node.listen.link)] {
+        if let Some(address) = address.filter(|address| !address.ip().is_loopback()) {
             let text = format!(
                 "{key} listens on {address}, which other machines reach, without a mesh secret; \
                  set secret_file under [mesh] (make one with: openssl rand -base64 32), or listen on 127.0.0.1"
             );
             report.error_at(&format!("listen.{key}"), text);
-        } else if key == "stomp" || key == "admin" {
-            let whom = if key == "stomp" { "clients" } else { "administrators" };
-            let text = format!("{whom} are not asked who they are: let only trusted machines reach {key} on {address}");
-            report.warn_at(&format!("listen.{key}"), text);
         }
     }
     let others = node.members.iter().filter(|(number, _)| **number != node.node);
     for (number, member) in others {
-        if node.mesh.secret.is_none() && !is_loopback(&member.peer) {
+        if !is_loopback(&member.peer) {
             let text = format!(
                 "node {number} is on another machine, and without a mesh secret nobody can tell it from a stranger; \
                  set secret_file under [mesh], the same on every node"
@@ -239,6 +239,14 @@ fn sizes(node: &Node, report: &Report<'_>) {
             show_bytes(limits.frame_bytes_max)
         );
         report.error_at("limits.memory", text);
+    }
+    if limits.transaction_bytes_max > limits.memory_bytes_max / 4 {
+        let text = format!(
+            "transaction ({}) must not exceed a quarter of memory ({})",
+            show_bytes(limits.transaction_bytes_max),
+            show_bytes(limits.memory_bytes_max)
+        );
+        report.error_at("limits.transaction", text);
     }
     if limits.outbox_bytes_max > limits.memory_bytes_max {
         let text = format!(

@@ -7,9 +7,11 @@ pub mod node;
 pub mod problem;
 
 mod written;
+mod written_access;
 mod written_connectors;
 
 mod check;
+mod check_access;
 mod environment;
 mod nearest;
 mod section;
@@ -20,7 +22,10 @@ use std::path::Path;
 
 use toml::de::DeTable;
 
-pub use node::{Certificates, Connector, Limits, Listen, Log, Member, Mesh, Node, Secret, Store, Sync, Timers};
+pub use node::{
+    Access, Certificates, ClientCertificates, Connector, Limits, Listen, Log, Member, Mesh, Node, Permission, Secret,
+    Store, Sync, Timers, Tls, User,
+};
 pub use problem::{Problem, Problems};
 
 /// A good configuration, and what deserves a second look nevertheless.

@@ -18,6 +18,10 @@ pub struct Node {
     pub listen: Listen,
     /// How groups find and trust each other.
     pub mesh: Mesh,
+    /// Who may connect and what they may do.
+    pub access: Access,
+    /// What clients that connect with TLS are shown. Given where `listen.stomp_tls` is.
+    pub tls: Option<Tls>,
     /// What is kept on disk, and how.
     pub store: Store,
     /// What clients may do.
@@ -60,8 +64,11 @@ pub struct Member {
 pub struct Listen {
     /// STOMP clients (TCP). Default `127.0.0.1:61613`.
     pub stomp: Option<SocketAddr>,
+    /// STOMP clients over TLS. Default off.
+    pub stomp_tls: Option<SocketAddr>,
     /// The other nodes of the group (TCP). Default: this node's own `peer` address under `[members]`, otherwise
-    /// `127.0.0.1:61617`. Always on where the group has other members.
+    /// `127.0.0.1:61617`; but off for a group of one that has users and nothing to trust other nodes by. Always on where
+    /// the group has other members.
     pub peer: Option<SocketAddr>,
     /// Other groups (UDP, QUIC). Default `127.0.0.1:61618` where there is something to trust them by (a secret or
     /// certificates), otherwise off.
@@ -129,6 +136,70 @@ pub struct Connector {
     pub included: Vec<String>,
 }
 
+/// Who may connect and what they may do. Without users nobody is asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Access {
+    /// Whether clients without a login come in. Default: only where there are no users.
+    pub anonymous: bool,
+    /// Groups whose members may do everything, and administer nodes. Default `["admins"]`.
+    pub admins: Vec<String>,
+    /// In the order of the file.
+    pub users: Vec<User>,
+    /// In the order of the file. Without any, users may read and write everything.
+    pub permissions: Vec<Permission>,
+}
+
+impl Access {
+    /// The group of those who connect without a login. No user is in it.
+    pub const ANONYMOUS: &str = "anonymous";
+    /// In place of a group: everybody who came in.
+    pub const EVERYBODY: &str = "*";
+}
+
+/// One user.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct User {
+    /// Unique in the file.
+    pub name: String,
+    /// The argon2id hash of the password, a PHC string that was checked. None: comes with a certificate only.
+    pub password: Option<Secret>,
+    /// Groups, from which rights follow.
+    pub groups: Vec<String>,
+}
+
+/// What groups may do with the destinations of a pattern: ActiveMQ's `authorizationEntry`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Permission {
+    /// With the wildcards `*` and `>`: `queue://orders.>`.
+    pub destination: String,
+    /// Groups that may consume.
+    pub read: Vec<String>,
+    /// Groups that may send.
+    pub write: Vec<String>,
+    /// Groups that may delete and purge.
+    pub admin: Vec<String>,
+}
+
+/// PEM files for clients that connect with TLS.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tls {
+    /// The certificate that clients see, and those between it and the authority that they know.
+    pub certificate: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
+    /// What clients show, if they are asked for a certificate at all.
+    pub client: Option<ClientCertificates>,
+}
+
+/// Mutual TLS with clients.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClientCertificates {
+    /// The authority that signs clients' certificates.
+    pub ca: PathBuf,
+    /// Whether a client without one is turned away. Default true.
+    pub required: bool,
+}
+
 /// When a persistent send counts as done (P1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Sync {
@@ -179,8 +250,20 @@ pub struct Limits {
     pub frame_bytes_max: u64,
     /// Client connections at one time. Default 5,000.
     pub connections_max: u32,
-    /// Memory for messages on their way in and out; producers are slowed before it is reached (P8). Default 256 MiB.
+    /// Of them, those from one address. Default as many as there may be at all.
+    pub connections_per_address_max: u32,
+    /// How long a connection may take to log in. Default 10 s.
+    pub login_wait: Duration,
+    /// Memory for messages on their way in and out, and for what clients keep here: transactions, subscriptions.
+    /// Producers are slowed before it is reached (P8). Default 256 MiB.
     pub memory_bytes_max: u64,
+    /// Memory for the places of messages that wait; producers are slowed when it is reached (P8). Default 1 GiB, which is
+    /// 22 million messages.
+    pub backlog_bytes_max: u64,
+    /// What one transaction may hold back. Default 64 MiB, at most a quarter of `memory`.
+    pub transaction_bytes_max: u64,
+    /// Queues and durable subscriptions at one time. Default 250,000.
+    pub destinations_max: u32,
     /// Bytes waiting for one slow client before dispatch to it pauses. Default 4 MiB.
     pub outbox_bytes_max: u64,
     /// Messages sent to a consumer ahead of its acknowledgements, where it does not say. Default 1,000 (ActiveMQ).

@@ -8,7 +8,7 @@ use toml::de::DeValue;
 use crate::{
     node::{Certificates, Limits, Listen, Log, Member, Mesh, Node, Secret, Store, Sync, Timers},
     section::{Entry, Raw, Section},
-    values,
+    values, written_access,
     written_connectors::connectors,
 };
 
@@ -33,7 +33,8 @@ pub(crate) fn node(root: &Section<'_>) -> Node {
         root.complain_here("\"node\" is missing: which of the members this node is");
     }
     let mesh = mesh(root);
-    let listen = listen(root, members.get(&node), &mesh);
+    let access = written_access::access(root);
+    let listen = listen(root, members.get(&node), &mesh, !access.users.is_empty());
     if members.is_empty() {
         members.insert(node, alone(&listen));
     }
@@ -48,6 +49,8 @@ pub(crate) fn node(root: &Section<'_>) -> Node {
         members,
         listen,
         mesh,
+        tls: written_access::tls(root),
+        access,
         store,
         limits: limits(root),
         timers: timers(root),
@@ -149,14 +152,21 @@ fn advertise(member: &mut Member, listen: &Listen) {
     fill(&mut member.admin, listen.admin);
 }
 
-fn listen(root: &Section<'_>, me: Option<&Member>, mesh: &Mesh) -> Listen {
+fn listen(root: &Section<'_>, me: Option<&Member>, mesh: &Mesh, has_users: bool) -> Listen {
     let section = root.section("listen");
     let local = |port| Some(std::net::SocketAddr::from(([127, 0, 0, 1], port)));
     let own = me.and_then(|me| me.peer.replace("localhost", "127.0.0.1").parse().ok());
     let trusted = mesh.secret.is_some() || mesh.certificates.is_some();
+    // Where clients are asked who they are, no door may be open to other nodes that nobody asks.
+    let peer = if has_users && !trusted && me.is_none() {
+        None
+    } else {
+        own.or(local(61_617))
+    };
     let listen = Listen {
         stomp: section.read("stomp", values::listen).unwrap_or(local(61_613)),
-        peer: section.read("peer", values::listen).unwrap_or(own.or(local(61_617))),
+        stomp_tls: section.read("stomp_tls", values::listen).unwrap_or(None),
+        peer: section.read("peer", values::listen).unwrap_or(peer),
         link: section
             .read("link", values::listen)
             .unwrap_or(if trusted { local(61_618) } else { None }),
@@ -284,12 +294,29 @@ fn limits(root: &Section<'_>) -> Limits {
             u32::try_from(number).expect("the limits below fit into 32 bits")
         })
     };
+    let connections_max = count(section.read("connections", values::whole(1..=1_000_000)), 5_000);
+    let memory_bytes_max = section
+        .read("memory", values::bytes(16 * MIB..=1024 * GIB))
+        .unwrap_or(256 * MIB);
     let limits = Limits {
         frame_bytes_max: section.read("frame", values::bytes(64 * KIB..=GIB)).unwrap_or(32 * MIB),
-        connections_max: count(section.read("connections", values::whole(1..=1_000_000)), 5_000),
-        memory_bytes_max: section
-            .read("memory", values::bytes(16 * MIB..=1024 * GIB))
-            .unwrap_or(256 * MIB),
+        connections_max,
+        connections_per_address_max: count(
+            section.read("connections_per_address", values::whole(1..=1_000_000)),
+            connections_max,
+        ),
+        login_wait: section
+            .read(
+                "login_wait",
+                values::duration(Duration::from_millis(100)..=Duration::from_secs(600)),
+            )
+            .unwrap_or(Duration::from_secs(10)),
+        memory_bytes_max,
+        backlog_bytes_max: section.read("backlog", values::bytes(MIB..=1024 * GIB)).unwrap_or(GIB),
+        transaction_bytes_max: section
+            .read("transaction", values::bytes(64 * KIB..=GIB))
+            .unwrap_or((64 * MIB).min(memory_bytes_max / 4)),
+        destinations_max: count(section.read("destinations", values::whole(1..=100_000_000)), 250_000),
         outbox_bytes_max: section.read("outbox", values::bytes(64 * KIB..=GIB)).unwrap_or(4 * MIB),
         prefetch: count(section.read("prefetch", values::whole(1..=1_000_000)), 1_000),
         redeliveries_max: count(section.read("redeliveries_max", values::whole(0..=65_534)), 6),

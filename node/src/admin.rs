@@ -1,13 +1,23 @@
 //! What the console and the command line see of this node, and what they may do to it.
 
-use std::time::Duration;
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use ferrymq_console::{Answer, Health, NewMember, Refusal, RefusalKind, Source};
+use ferrymq_console::{Answer, Gate, Health, Login, NewMember, Refusal, RefusalKind, Source, Wish};
+use ferrymq_protocol::RefusalKind as Reason;
 use ferrymq_replication::{Group, NodeAddress, Role};
+use ferrymq_transport::TlsDoor;
 use serde_json::{Value, json};
 use tokio::sync::{oneshot, watch};
 
-use crate::{footprint::Footprint, leader::Ask, mesh::DiscoveryView, terms::Current};
+use crate::{
+    doorkeeper::{Doorkeeper, Visitor},
+    footprint::Footprint,
+    leader::Ask,
+    load::Load,
+    mesh::DiscoveryView,
+    places::Places,
+    terms::Current,
+};
 
 /// A slave that has not heard its master for so long is cut off: clients are better served elsewhere.
 const MASTER_SILENT_MS_MAX: u64 = 3_000;
@@ -19,15 +29,41 @@ pub(crate) struct NodeSource {
     group: Group,
     current: watch::Receiver<Option<Current>>,
     discovery: DiscoveryView,
+    keeper: Arc<Doorkeeper>,
+    tls: Option<TlsDoor>,
+    load: Arc<Load>,
+    places: Places,
 }
 
 impl NodeSource {
-    pub(crate) fn new(group: Group, current: watch::Receiver<Option<Current>>, discovery: DiscoveryView) -> Self {
+    pub(crate) fn new(
+        group: Group,
+        current: watch::Receiver<Option<Current>>,
+        discovery: DiscoveryView,
+        keeper: Arc<Doorkeeper>,
+        tls: Option<TlsDoor>,
+        load: Arc<Load>,
+        places: Places,
+    ) -> Self {
         Self {
             group,
             current,
             discovery,
+            keeper,
+            tls,
+            load,
+            places,
         }
+    }
+
+    /// What clients make this node bear, and what was done about it.
+    fn clients(&self) -> Value {
+        let mut clients = self.load.to_json();
+        let (taken, strangers) = self.places.taken();
+        clients["connections"] = json!(taken);
+        clients["connections_max"] = json!(self.places.connections_max());
+        clients["not_logged_in"] = json!(strangers);
+        clients
     }
 
     async fn ask_leader(&self) -> Option<Value> {
@@ -44,9 +80,16 @@ impl NodeSource {
             // What this process costs, from its start.
             "cpu_seconds": footprint.cpu_seconds,
             "rss_bytes": footprint.rss_bytes,
+            "rss_peak_bytes": footprint.rss_peak_bytes,
+            "open_files": footprint.open_files,
+            "open_files_max": footprint.open_files_max,
             "journal_bytes_written": group.journal.get("bytes_written"),
             "group": serde_json::to_value(group).unwrap_or_default(),
             "discovery": self.discovery.to_json(),
+            // Of the clients that this node serves or carries, and of its admin port.
+            "access": self.keeper.to_json(),
+            "tls_refused": self.tls.as_ref().map(|tls| tls.refusals().total()),
+            "clients": self.clients(),
             // Only the master knows clients, queues' consumers and links.
             "master": self.ask_leader().await,
         })
@@ -61,6 +104,43 @@ impl NodeSource {
             kind,
             text: error.to_string(),
         }
+    }
+}
+
+impl Gate for Doorkeeper {
+    fn admit<'a>(&'a self, from: SocketAddr, login: Option<Login>, wish: Wish) -> Answer<'a, Result<(), Refusal>> {
+        Box::pin(async move {
+            if self.access().is_open() {
+                return Ok(());
+            }
+            let refuse = |kind, text: &str| Refusal {
+                kind,
+                text: text.to_owned(),
+            };
+            // Whoever administers has a name, also where clients need none.
+            let Some(login) = login else {
+                return Err(refuse(RefusalKind::Unauthorized, "not authorized: who are you?"));
+            };
+            let visitor = Visitor {
+                address: from,
+                certificate: Vec::new(),
+            };
+            let found = Doorkeeper::admit(self, &visitor, Some(&login.name), Some(&login.password)).await;
+            let identity = found.map_err(|refusal| match refusal.kind {
+                Reason::Unauthorized => refuse(RefusalKind::Unauthorized, &refusal.text),
+                _ => refuse(RefusalKind::TooMany, &refusal.text),
+            })?;
+            let may = match wish {
+                Wish::Look => !identity.is_anonymous(),
+                Wish::Change => self.access().administers(&identity),
+            };
+            if may {
+                return Ok(());
+            }
+            let text = format!("not authorized: {} is in no admin group", identity.name());
+            self.note_denied(&visitor, &text);
+            Err(refuse(RefusalKind::Forbidden, &text))
+        })
     }
 }
 

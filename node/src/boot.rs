@@ -15,21 +15,24 @@ use ferrymq_transport::{Identity, MeshSecret, PeerAuth, PeerListener, PeerName, 
 use tokio::sync::watch;
 
 use crate::{
+    access,
     admin::NodeSource,
     clock,
     connection::ConnectionLimits,
     door::{DOOR, Door},
+    doorkeeper::Doorkeeper,
+    files,
     leader::LeaderConfig,
     listener,
+    load::Load,
+    memory::Memory,
     mesh::MeshStarter,
-    outbox::Budget,
-    terms,
+    places::Places,
+    terms, warden,
 };
 
 /// Bytes that one client may have sent and not had answered.
 const UNANSWERED_BYTES_MAX: usize = 1 << 20;
-/// Bytes that one transaction may hold back.
-const TRANSACTION_BYTES_MAX: usize = 64 << 20;
 
 /// Runs a node until it is told to stop or cannot go on.
 ///
@@ -38,10 +41,17 @@ const TRANSACTION_BYTES_MAX: usize = 64 << 20;
 pub(crate) async fn run(node: Node) -> anyhow::Result<()> {
     // 1. Every port first: a port in use must not be found out after the journal was opened.
     let auth = peer_auth(&node)?;
-    let clients = match node.listen.stomp {
-        Some(address) => Some(listener::bind("STOMP clients", address).await?),
-        None => None,
-    };
+    let keeper = Arc::new(Doorkeeper::new(access::access(&node)?)?);
+    let tls = access::tls_door(&node)?;
+    let mut clients = Vec::new();
+    for (name, address, tls) in [
+        ("STOMP clients", node.listen.stomp, None),
+        ("STOMP clients over TLS", node.listen.stomp_tls, tls.clone()),
+    ] {
+        if let Some(address) = address {
+            clients.push((listener::bind(name, address).await?, tls));
+        }
+    }
     let peers = match node.listen.peer {
         Some(address) => Some(bind_peers(address, &auth).await?),
         None => None,
@@ -62,35 +72,54 @@ pub(crate) async fn run(node: Node) -> anyhow::Result<()> {
         .with_context(|| format!("node {} of group {:?} cannot start", node.node, node.group))?;
 
     // 4. The mesh, and the doors.
+    let load = Arc::new(Load::new(Memory::new(
+        node.limits.memory_bytes_max as usize,
+        node.limits.frame_bytes_max as usize,
+    )));
+    let places = Places::new(
+        files::connections_max(&node),
+        node.limits.connections_per_address_max as usize,
+        load.clone(),
+    );
+    tokio::spawn(warden::run(load.clone()));
     let (current_sender, current) = watch::channel(None);
     let door = Door::new(
         current.clone(),
         group.role(),
         auth.clone(),
+        keeper.clone(),
         ConnectionLimits {
             unanswered_bytes_max: UNANSWERED_BYTES_MAX,
             outbox_bytes_max: node.limits.outbox_bytes_max as usize,
-            // The other half is for what is on its way out.
-            budget: Arc::new(Budget::new((node.limits.memory_bytes_max / 2) as usize)),
+            load: load.clone(),
             lease: {
                 let group = group.clone();
                 Arc::new(move || group.lease_valid())
             },
         },
+        places.clone(),
         stomp_limits(&node),
         session_prefix(&node),
     );
     let mesh = MeshStarter::start(&node, &group).await?;
-    let source = Arc::new(NodeSource::new(group.clone(), current, mesh.discovery()));
+    let source = Arc::new(NodeSource::new(
+        group.clone(),
+        current,
+        mesh.discovery(),
+        keeper.clone(),
+        tls,
+        load.clone(),
+        places,
+    ));
     if let Some(peers) = peers {
         tokio::spawn(serve_peers(peers, group.clone(), door.clone()));
     }
-    if let Some(clients) = clients {
-        tokio::spawn(listener::serve(clients, door, node.limits.connections_max as usize));
+    for (listener, tls) in clients {
+        tokio::spawn(listener::serve(listener, tls, door.clone(), load.clone()));
     }
     if let Some(console) = console {
         tokio::spawn(async move {
-            if let Err(error) = console.serve(source, std::future::pending()).await {
+            if let Err(error) = console.serve(source, keeper, std::future::pending()).await {
                 tracing::error!(%error, "the admin port has failed");
             }
         });
@@ -98,7 +127,7 @@ pub(crate) async fn run(node: Node) -> anyhow::Result<()> {
     tracing::info!(group = node.group, node = node.node, "ready");
 
     // 5. The terms of this node, until it ends.
-    let terms = terms::run(group.clone(), events, leader_config(&node)?, mesh, current_sender);
+    let terms = terms::run(group.clone(), events, leader_config(&node, load)?, mesh, current_sender);
     tokio::select! {
         why = terms => bail!("{why}"),
         signal = stop_signal() => {
@@ -269,7 +298,7 @@ pub(crate) fn address(member: &Member) -> NodeAddress {
     }
 }
 
-fn leader_config(node: &Node) -> anyhow::Result<LeaderConfig> {
+fn leader_config(node: &Node, load: Arc<Load>) -> anyhow::Result<LeaderConfig> {
     let dead_letter_queue = node.limits.dead_letter_queue.parse::<Destination>().with_context(|| {
         format!(
             "[limits] dead_letter_queue = {:?} is not a destination",
@@ -285,10 +314,13 @@ fn leader_config(node: &Node) -> anyhow::Result<LeaderConfig> {
             ..Limits::default()
         },
         outbox_bytes_max: node.limits.outbox_bytes_max as usize,
-        transaction_bytes_max: TRANSACTION_BYTES_MAX,
+        transaction_bytes_max: node.limits.transaction_bytes_max as usize,
         store_bytes_max: node.store.limit_bytes,
-        store_reserve_bytes: node.store.reserve_bytes.max(2 * node.store.segment_bytes) + TRANSACTION_BYTES_MAX as u64,
-        connections_max: node.limits.connections_max as usize,
+        store_reserve_bytes: node.store.reserve_bytes.max(2 * node.store.segment_bytes)
+            + node.limits.transaction_bytes_max,
+        destinations_max: node.limits.destinations_max as usize,
+        backlog_bytes_max: node.limits.backlog_bytes_max,
+        load,
     })
 }
 
@@ -296,6 +328,7 @@ fn stomp_limits(node: &Node) -> StompLimits {
     StompLimits {
         frame_bytes_max: node.limits.frame_bytes_max as usize,
         prefetch_queue: node.limits.prefetch,
+        connect_timeout_ms: node.limits.login_wait.as_millis() as u64,
         ..StompLimits::default()
     }
 }

@@ -9,6 +9,11 @@ pub(crate) struct Footprint {
     pub(crate) cpu_seconds: Option<f64>,
     /// Memory that is held right now, in bytes.
     pub(crate) rss_bytes: Option<u64>,
+    /// The most that was held at one time, in bytes.
+    pub(crate) rss_peak_bytes: Option<u64>,
+    /// File descriptors in use, and how many there may be.
+    pub(crate) open_files: Option<u64>,
+    pub(crate) open_files_max: Option<u64>,
 }
 
 /// `USER_HZ`: the unit of times in /proc/PID/stat, the same on every machine that Linux runs our builds on.
@@ -17,15 +22,16 @@ const TICKS_PER_SECOND: f64 = 100.0;
 impl Footprint {
     /// This process, now.
     pub(crate) fn now() -> Self {
+        let status = fs::read_to_string("/proc/self/status").ok();
         Self {
             cpu_seconds: fs::read_to_string("/proc/self/stat")
                 .ok()
                 .as_deref()
                 .and_then(cpu_seconds),
-            rss_bytes: fs::read_to_string("/proc/self/status")
-                .ok()
-                .as_deref()
-                .and_then(rss_bytes),
+            rss_bytes: status.as_deref().and_then(|status| kib(status, "VmRSS:")),
+            rss_peak_bytes: status.as_deref().and_then(|status| kib(status, "VmHWM:")),
+            open_files: fs::read_dir("/proc/self/fd").ok().map(|files| files.count() as u64),
+            open_files_max: crate::files::open_files_max(),
         }
     }
 }
@@ -39,8 +45,8 @@ fn cpu_seconds(stat: &str) -> Option<f64> {
     Some((user + kernel) as f64 / TICKS_PER_SECOND)
 }
 
-fn rss_bytes(status: &str) -> Option<u64> {
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+fn kib(status: &str, name: &str) -> Option<u64> {
+    let line = status.lines().find_map(|line| line.strip_prefix(name))?;
     let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     Some(kib * 1024)
 }
@@ -54,8 +60,11 @@ mod tests {
         let stat = "7 (a) b 1 (x) R 1 7 7 0 -1 4194304 100 0 0 0 250 50 0 0 20 0 9 0 5 1000 200 18446744073709551615";
         assert_eq!(cpu_seconds(stat), Some(3.0));
         assert_eq!(cpu_seconds("7 (a) R 1"), None);
-        assert_eq!(rss_bytes("VmPeak:\t  20 kB\nVmRSS:\t    1234 kB\n"), Some(1234 * 1024));
-        assert_eq!(rss_bytes("Name: x"), None);
+        assert_eq!(
+            kib("VmPeak:\t  20 kB\nVmRSS:\t    1234 kB\n", "VmRSS:"),
+            Some(1234 * 1024)
+        );
+        assert_eq!(kib("Name: x", "VmRSS:"), None);
     }
 
     #[cfg(target_os = "linux")]

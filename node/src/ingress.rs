@@ -4,6 +4,7 @@
 //! replicas must agree on is decided when the command is applied.
 
 use bytes::{Bytes, BytesMut};
+use ferrymq_access::{Pass, Right};
 use ferrymq_broker::{Enqueue, is_pattern};
 use ferrymq_message::{Destination, Message};
 use ferrymq_protocol::{Refusal, RefusalKind, Subscribe};
@@ -12,6 +13,12 @@ use ferrymq_protocol::{Refusal, RefusalKind, Subscribe};
 pub(crate) struct Admitted {
     /// An encoded `Enqueue`.
     pub(crate) command: Bytes,
+}
+
+/// Whether a client may do this.
+pub(crate) fn authorize(pass: &mut Pass, right: Right, destination: &Destination) -> Result<(), Refusal> {
+    pass.check(right, destination)
+        .map_err(|denied| Refusal::new(RefusalKind::Unauthorized, denied.to_string()))
 }
 
 /// Checks and encodes a message.

@@ -15,18 +15,19 @@ mod status;
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque, hash_map::RandomState},
     hash::BuildHasher,
+    sync::Arc,
     time::Duration,
 };
 
 use bytes::Bytes;
-use ferrymq_broker::{Broker, Command, DeleteDestination, GroupId, QueueId};
+use ferrymq_broker::{Broker, Command, DeleteDestination, GroupId, Queue, QueueId};
 use ferrymq_dispatch::{ConnectionId, ConsumerId, Dispatcher, Limits, Topics};
 use ferrymq_message::Destination;
 use ferrymq_replication::{Group, GroupEvent, Role};
 use foldhash::fast::FixedState;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::{clock, connection::FromClient, mesh::MeshStarter};
+use crate::{clock, connection::FromClient, load::Load, mesh::MeshStarter};
 use client::Client;
 use mesh::Bridges;
 pub(crate) use mesh::MeshPort;
@@ -44,8 +45,12 @@ pub(crate) struct LeaderConfig {
     pub(crate) store_bytes_max: u64,
     /// Disk that must stay free; producers wait below it. Far above what the log itself needs to go on.
     pub(crate) store_reserve_bytes: u64,
-    /// Client connections at one time.
-    pub(crate) connections_max: usize,
+    /// Queues and durable subscriptions at one time.
+    pub(crate) destinations_max: usize,
+    /// Memory that the places of waiting messages may take, in bytes; producers wait beyond it.
+    pub(crate) backlog_bytes_max: u64,
+    /// What all clients together hold.
+    pub(crate) load: Arc<Load>,
 }
 
 /// What the operator asks of the loop.
@@ -75,7 +80,11 @@ const TICK: Duration = Duration::from_millis(100);
 const SWEEP_TICKS: u64 = 100;
 /// Ticks between two looks at the room in the store.
 const STORE_TICKS: u64 = 2;
-/// Messages from clients taken in before the round ends.
+/// Ticks between two counts of all waiting messages.
+const BACKLOG_TICKS: u64 = 10;
+/// What one waiting message takes in the state, in bytes: its slot, and its part of what surrounds it.
+pub(crate) const PLACE_BYTES: u64 = 48;
+/// Requests of clients taken in before the round ends.
 const ROUND_MAX: usize = 1024;
 
 pub(crate) struct Leader {
@@ -94,8 +103,12 @@ pub(crate) struct Leader {
     next_token: u64,
     /// Clients for which the round has gathered something.
     touched: Vec<ConnectionId>,
-    /// The disk is full, or the journal is at its limit: sends wait.
+    /// The disk is full, the journal is at its limit, or too many messages wait: sends wait.
     store_full: bool,
+    /// Memory that the places of waiting messages take, by the last count, in bytes.
+    backlog_bytes: u64,
+    /// There are as many queues and durable subscriptions as there may be.
+    destinations_full: bool,
     /// Clients whose requests wait for room in the store, in the order in which they began to.
     parked: VecDeque<ConnectionId>,
     bridges: Bridges,
@@ -131,6 +144,8 @@ impl Leader {
             next_token: first_token,
             touched: Vec::new(),
             store_full: false,
+            backlog_bytes: 0,
+            destinations_full: false,
             parked: VecDeque::new(),
             bridges: Bridges::default(),
             mesh,
@@ -159,7 +174,7 @@ impl Leader {
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let ended = loop {
-            let begun = self.begun;
+            let begun = self.has_begun();
             let held_for = self.held_for();
             tokio::select! {
                 biased;
@@ -176,10 +191,11 @@ impl Leader {
                 told = self.bridges.next(), if begun => self.on_mesh(told),
                 message = from_clients.recv(), if begun => match message {
                     Some(message) => {
-                        self.on_client(message);
-                        for _ in 0..ROUND_MAX {
-                            let Ok(message) = from_clients.try_recv() else { break };
-                            self.on_client(message);
+                        let mut requests = self.on_client(message);
+                        while requests < ROUND_MAX
+                            && let Ok(message) = from_clients.try_recv()
+                        {
+                            requests += self.on_client(message);
                         }
                     }
                     None => return Ended::Deposed,
@@ -255,20 +271,29 @@ impl Leader {
         }
     }
 
-    pub(crate) fn on_client(&mut self, message: FromClient) {
+    /// Returns what it counts for the bound of a round.
+    pub(crate) fn on_client(&mut self, message: FromClient) -> usize {
         match message {
             FromClient::Opened { connection, to, outbox } => {
                 let client = Client::new(to, outbox);
                 self.clients.insert(connection, client);
             }
+            FromClient::Admitted { connection, pass } => {
+                if let Some(client) = self.clients.get_mut(&connection) {
+                    client.pass = pass;
+                }
+            }
             FromClient::Requests { connection, requests } => {
+                let count = requests.len();
                 for request in requests {
                     self.on_request(connection, request);
                 }
+                return count;
             }
             FromClient::Drained { connection } => self.dispatcher.poke(connection),
             FromClient::Closed { connection } => self.on_closed(connection),
         }
+        1
     }
 
     pub(crate) fn on_event(&mut self, event: GroupEvent) {
@@ -343,11 +368,27 @@ impl Leader {
 
     /// Sends wait while the disk has no room or the journal is at its limit, and go on when there is room again.
     fn look_at_store(&mut self) {
-        let on_disk = self.group.status().journal.get("bytes_on_disk").copied().unwrap_or(0);
-        let full = !self.group.has_room(self.config.store_reserve_bytes) || on_disk > self.config.store_bytes_max;
+        let journal = self.group.status().journal;
+        let gauge = |name: &str| journal.get(name).copied().unwrap_or(0);
+        // Spare files do not fill the store: they are what the next messages are written to.
+        let in_use = gauge("bytes_on_disk").saturating_sub(gauge("spare_bytes"));
+        if self.ticks.is_multiple_of(BACKLOG_TICKS) {
+            let messages: u64 = self
+                .group
+                .with_broker(|broker| broker.queues().iter().map(Queue::len).sum());
+            self.backlog_bytes = messages * PLACE_BYTES;
+        }
+        let destinations = self.group.with_broker(|broker| broker.queues().len());
+        self.destinations_full = destinations >= self.config.destinations_max;
+        let full = !self.group.has_room(self.config.store_reserve_bytes)
+            || in_use > self.config.store_bytes_max
+            || self.backlog_bytes > self.config.backlog_bytes_max;
         if full != self.store_full {
             if full {
-                tracing::warn!("the store is full: producers wait until there is room (see [store] limit and reserve)");
+                tracing::warn!(
+                    "the store is full: producers wait until there is room (see [store] limit and reserve, and [limits] \
+                     backlog)"
+                );
             } else {
                 tracing::info!("the store has room again: producers go on");
             }

@@ -2,12 +2,20 @@
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
-use tokio::{net::TcpListener, sync::Semaphore};
+use ferrymq_transport::{Throttle, TlsDoor};
+use tokio::net::{TcpListener, TcpStream};
 
-use crate::door::Door;
+use crate::{
+    door::Door,
+    doorkeeper::Visitor,
+    load::Load,
+    places::{NoPlace, Place},
+};
 
 /// Pause after an accept that failed: without it a node that is out of file descriptors would spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// A flood shall not fill the log.
+const LOG_PERIOD: Duration = Duration::from_secs(1);
 
 /// Binds a client port.
 ///
@@ -25,31 +33,58 @@ pub(crate) async fn bind(name: &str, address: SocketAddr) -> anyhow::Result<TcpL
     })
 }
 
-/// Accepts connections for ever.
-pub(crate) async fn serve(listener: TcpListener, door: Door, connections_max: usize) {
-    let places = Arc::new(Semaphore::new(connections_max));
+/// How long a client may take for its part of a TLS handshake.
+const TLS_MAX: Duration = Duration::from_secs(10);
+
+/// Accepts connections for ever; with `tls` they have to be encrypted.
+pub(crate) async fn serve(listener: TcpListener, tls: Option<TlsDoor>, door: Door, load: Arc<Load>) {
+    let (failed, refused) = (Throttle::new(LOG_PERIOD), Throttle::new(LOG_PERIOD));
     loop {
         let (stream, from) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
-                tracing::warn!(%error, "a connection could not be accepted");
+                load.counts.accept_errors.add();
+                if let Some(suppressed) = failed.pass() {
+                    tracing::warn!(%error, suppressed, "a connection could not be accepted");
+                }
                 tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
             }
         };
-        let Ok(place) = places.clone().try_acquire_owned() else {
-            tracing::warn!(%from, connections_max, "a connection is refused: there are too many (see [limits] connections)");
-            continue;
+        let place = match door.places().enter(from.ip()) {
+            Ok(place) => place,
+            Err(why) => {
+                if let Some(suppressed) = refused.pass() {
+                    let key = match why {
+                        NoPlace::Full => "connections",
+                        NoPlace::Address => "connections_per_address",
+                    };
+                    tracing::warn!(%from, suppressed, "a connection is refused: there are too many (see [limits] {key})");
+                }
+                continue;
+            }
         };
         // Without it, the last part of a frame waits for the acknowledgement of the part before.
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%from, %error, "a connection was lost at once");
             continue;
         }
-        let door = door.clone();
-        tokio::spawn(async move {
-            door.enter(stream, from).await;
-            drop(place);
-        });
+        let (door, tls) = (door.clone(), tls.clone());
+        tokio::spawn(async move { enter(stream, from, tls, door, place).await });
+    }
+}
+
+async fn enter(stream: TcpStream, from: SocketAddr, tls: Option<TlsDoor>, door: Door, place: Place) {
+    let plain = Visitor {
+        address: from,
+        certificate: Vec::new(),
+    };
+    let Some(tls) = tls else {
+        return door.enter(stream, plain, place).await;
+    };
+    match tls.accept(stream, from, TLS_MAX).await {
+        Some((stream, certificate)) => door.enter(stream, Visitor { certificate, ..plain }, place).await,
+        // Counted and logged where it was refused.
+        None => {}
     }
 }

@@ -1,22 +1,30 @@
 //! `ferrymq`: a federated mesh of highly available message brokers in one binary.
 //!
-//! The files in the order in which a client's connection meets them: [`listener`] and [`door`], [`connection`],
-//! [`ingress`], [`leader`]; around them [`boot`], [`terms`], [`mesh`], [`admin`] and the command line.
+//! The files in the order in which a client's connection meets them: [`listener`] and [`door`], [`connection`]
+//! and [`doorkeeper`], [`ingress`], [`leader`]; around them [`boot`], [`terms`], [`mesh`], [`admin`] and the command line.
 
 mod cli;
 
+mod access;
 mod boot;
 
 mod connection;
 mod door;
+mod doorkeeper;
 mod ingress;
 mod leader;
 mod listener;
+
+mod load;
+mod memory;
 mod outbox;
+mod places;
+mod warden;
 
 mod admin;
 mod clock;
 mod crash;
+mod files;
 mod footprint;
 mod mesh;
 mod terms;

@@ -91,6 +91,10 @@ impl GroupConfig {
         if !self.more.contains("[limits]") {
             let _ = writeln!(out, "\n[limits]\nframe = \"1MiB\"");
         }
+        if !host.is_loopback() && !self.more.contains("[access]") {
+            // The machines of a test's network are nobody else's.
+            let _ = writeln!(out, "\n[access]\nanonymous = true");
+        }
         if !self.more.contains("[log]") {
             let _ = writeln!(out, "\n[log]\nlevel = \"info,ferrymq=debug\"");
         }

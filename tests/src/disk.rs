@@ -102,6 +102,26 @@ impl PowerDisk {
         self.try_mount().expect("ext4 recovers");
     }
 
+    /// From here on, whoever writes or syncs waits; reads go on.
+    ///
+    /// # Panics
+    /// Where it cannot be frozen.
+    #[track_caller]
+    pub fn stall(&self) {
+        run("fsfreeze", &["-f", &self.mount.display().to_string()]).expect("a file system can be frozen");
+    }
+
+    /// Writes go on after [`PowerDisk::stall`].
+    pub fn unstall(&self) {
+        // Where it is not frozen, nothing is to be done.
+        let _ = run("fsfreeze", &["-u", &self.mount.display().to_string()]);
+    }
+
+    /// The block device, `/dev/loopN`.
+    pub fn device(&self) -> &str {
+        &self.device
+    }
+
     fn try_mount(&self) -> Result<(), String> {
         run(
             "mount",
@@ -120,6 +140,7 @@ impl PowerDisk {
 
 impl Drop for PowerDisk {
     fn drop(&mut self) {
+        self.unstall();
         for result in [
             run("umount", &[&self.mount.display().to_string()]),
             run("losetup", &["-d", &self.device]),

@@ -22,12 +22,20 @@ pub struct History {
 
 #[derive(Debug, Default)]
 struct Inner {
-    messages: BTreeMap<Name, Fate>,
-    /// The highest number first delivered, for each (consumer's queue, producer).
+    /// By producer, then by number.
+    messages: BTreeMap<String, BTreeMap<u64, Fate>>,
+    received: usize,
+    consumed: usize,
+    /// The highest number first delivered, for each producer.
     highest: BTreeMap<String, u64>,
     reordered: Vec<Name>,
     doubled: Vec<(Name, &'static str)>,
+    garbled: Vec<Name>,
     redelivered: u64,
+    /// A consumer has gone without telling the broker, which may serve it for a while.
+    left_behind: bool,
+    /// What shall be delivered as a whole or not at all: producer, first and last number.
+    transactions: Vec<(String, u64, u64)>,
     /// Times of receipts, for the longest gap.
     receipts: Vec<Instant>,
     deliveries: Vec<Instant>,
@@ -48,6 +56,10 @@ pub struct Report {
     pub attempted: u64,
     /// Those with a receipt.
     pub receipted: u64,
+    /// Those without one: whether the broker has them is open.
+    pub unknown: u64,
+    /// Unknown ones that were delivered, which is as good as not.
+    pub recovered: u64,
     /// Different messages delivered.
     pub received: u64,
     /// Receipted and never delivered (P2): none are allowed.
@@ -56,6 +68,10 @@ pub struct Report {
     pub doubled: Vec<(Name, &'static str)>,
     /// Delivered and never sent: none are allowed.
     pub unexpected: Vec<Name>,
+    /// Delivered with other bytes than were sent (P9): none are allowed.
+    pub garbled: Vec<Name>,
+    /// The first message of each transaction that was delivered in part: none are allowed.
+    pub torn: Vec<Name>,
     /// First delivered after a later message of the same producer (P6): none are allowed for a sole consumer.
     pub reordered: Vec<Name>,
     /// Deliveries with the mark.
@@ -76,6 +92,15 @@ impl History {
         self.lock().fate(producer, number).attempted = true;
     }
 
+    /// The producer is about to commit these together, first to last, and will not try again.
+    pub fn transaction(&self, producer: &str, first: u64, last: u64) {
+        let mut inner = self.lock();
+        for number in first..=last {
+            inner.fate(producer, number).attempted = true;
+        }
+        inner.transactions.push((producer.to_owned(), first, last));
+    }
+
     /// It has its receipt.
     pub fn receipt(&self, producer: &str, number: u64) {
         let mut inner = self.lock();
@@ -91,6 +116,7 @@ impl History {
         let fate = inner.fate(producer, number);
         fate.delivered += 1;
         let fate = *fate;
+        inner.received += usize::from(fate.delivered == 1);
         let name = (producer.to_owned(), number);
         if fate.confirmed {
             inner
@@ -101,17 +127,36 @@ impl History {
         }
         if fate.delivered == 1 {
             let highest = inner.highest.entry(producer.to_owned()).or_default();
-            if number < *highest {
-                inner.reordered.push(name);
-            } else {
+            if number > *highest {
                 *highest = number;
+            } else if !(redelivered && inner.left_behind) {
+                inner.reordered.push(name);
             }
         }
     }
 
+    /// A consumer goes without a word, since its broker says nothing: until that notices, the broker has another
+    /// consumer to serve. What was given to that one comes back later, and marked; that is not counted as out of order.
+    pub fn left_behind(&self) {
+        self.lock().left_behind = true;
+    }
+
+    /// All that was given to a consumer that went has come back: order counts for everything again.
+    pub fn settled(&self) {
+        self.lock().left_behind = false;
+    }
+
+    /// What was delivered under this name is not what was sent.
+    pub fn garbled(&self, producer: &str, number: u64) {
+        self.lock().garbled.push((producer.to_owned(), number));
+    }
+
     /// The broker has confirmed its acknowledgement.
     pub fn confirmed(&self, producer: &str, number: u64) {
-        self.lock().fate(producer, number).confirmed = true;
+        let mut inner = self.lock();
+        let fate = inner.fate(producer, number);
+        let is_first = !std::mem::replace(&mut fate.confirmed, true);
+        inner.consumed += usize::from(is_first);
     }
 
     /// Messages with a receipt so far.
@@ -121,33 +166,54 @@ impl History {
 
     /// Different messages delivered so far.
     pub fn received(&self) -> usize {
-        self.lock().messages.values().filter(|fate| fate.delivered > 0).count()
+        self.lock().received
     }
 
     /// Messages whose acknowledgement was confirmed so far.
     pub fn consumed(&self) -> usize {
-        self.lock().messages.values().filter(|fate| fate.confirmed).count()
+        self.lock().consumed
+    }
+
+    /// Messages with a receipt that have not been delivered yet.
+    pub fn owed(&self) -> usize {
+        let inner = self.lock();
+        let all = inner.messages.values().flat_map(BTreeMap::values);
+        all.filter(|fate| fate.receipted && fate.delivered == 0).count()
+    }
+
+    /// The longest time without a receipt, and without a delivery, of those that ended after `from` and began before
+    /// `to`.
+    pub fn longest_gaps(&self, from: Instant, to: Instant) -> (Duration, Duration) {
+        let inner = self.lock();
+        (
+            longest_gap_between(&inner.receipts, from, to),
+            longest_gap_between(&inner.deliveries, from, to),
+        )
     }
 
     /// Judges what was noted.
     pub fn report(&self) -> Report {
         let inner = self.lock();
-        let count = |of: fn(&Fate) -> bool| inner.messages.values().filter(|fate| of(fate)).count() as u64;
+        let all = || {
+            let producers = inner.messages.iter();
+            producers.flat_map(|(producer, fates)| fates.iter().map(move |(number, fate)| (producer, *number, fate)))
+        };
+        let count = |of: fn(&Fate) -> bool| all().filter(|(_, _, fate)| of(fate)).count() as u64;
         let names = |of: fn(&Fate) -> bool| -> Vec<Name> {
-            inner
-                .messages
-                .iter()
-                .filter(|(_, fate)| of(fate))
-                .map(|(name, _)| name.clone())
-                .collect()
+            let found = all().filter(|(_, _, fate)| of(fate));
+            found.map(|(producer, number, _)| (producer.clone(), number)).collect()
         };
         Report {
             attempted: count(|fate| fate.attempted),
             receipted: count(|fate| fate.receipted),
+            unknown: count(|fate| fate.attempted && !fate.receipted),
+            recovered: count(|fate| fate.attempted && !fate.receipted && fate.delivered > 0),
             received: count(|fate| fate.delivered > 0),
             lost: names(|fate| fate.receipted && fate.delivered == 0),
             unexpected: names(|fate| fate.delivered > 0 && !fate.attempted),
             doubled: inner.doubled.clone(),
+            garbled: inner.garbled.clone(),
+            torn: inner.torn(),
             reordered: inner.reordered.clone(),
             redelivered: inner.redelivered,
             longest_send_gap: longest_gap(&inner.receipts),
@@ -158,8 +224,41 @@ impl History {
 
 impl Inner {
     fn fate(&mut self, producer: &str, number: u64) -> &mut Fate {
-        self.messages.entry((producer.to_owned(), number)).or_default()
+        if !self.messages.contains_key(producer) {
+            self.messages.insert(producer.to_owned(), BTreeMap::new());
+        }
+        let fates = self
+            .messages
+            .get_mut(producer)
+            .expect("it was put there if it was missing");
+        fates.entry(number).or_default()
     }
+
+    fn torn(&self) -> Vec<Name> {
+        let is_delivered = |producer: &str, number: u64| {
+            let fate = self.messages.get(producer).and_then(|fates| fates.get(&number));
+            fate.is_some_and(|fate| fate.delivered > 0)
+        };
+        let torn = self.transactions.iter().filter(|(producer, first, last)| {
+            let delivered = (*first..=*last).filter(|number| is_delivered(producer, *number));
+            !matches!(delivered.count() as u64, 0) && (*first..=*last).any(|number| !is_delivered(producer, number))
+        });
+        torn.map(|(producer, first, _)| (producer.clone(), *first)).collect()
+    }
+}
+
+fn longest_gap_between(times: &[Instant], from: Instant, to: Instant) -> Duration {
+    // Times are noted in order.
+    let after = times.partition_point(|time| *time < from);
+    let until = (times.partition_point(|time| *time < to) + 1).min(times.len());
+    // What was the last before `from`, else the gap would seem to begin later than it did; but not a rest before it.
+    let begin = after.checked_sub(1).map_or(from, |before| times[before].max(from));
+    let (mut last, mut longest) = (begin, Duration::ZERO);
+    for time in &times[after..until.max(after)] {
+        longest = longest.max(time.saturating_duration_since(last));
+        last = *time;
+    }
+    longest.max(to.saturating_duration_since(last))
 }
 
 fn longest_gap(times: &[Instant]) -> Duration {
@@ -177,8 +276,13 @@ impl Report {
     /// With the whole report otherwise.
     #[track_caller]
     pub fn assert_kept(&self) {
-        let kept = self.lost.is_empty() && self.doubled.is_empty() && self.unexpected.is_empty();
-        assert!(kept, "a promise was broken: {self}");
+        assert!(self.is_kept(), "a promise was broken: {self}");
+    }
+
+    /// Nothing lost, doubled, never sent, with wrong bytes, or of a transaction in part.
+    pub fn is_kept(&self) -> bool {
+        let names = [&self.lost, &self.unexpected, &self.garbled, &self.torn];
+        names.iter().all(|names| names.is_empty()) && self.doubled.is_empty()
     }
 
     /// As [`Report::assert_kept`], and in order.
@@ -196,10 +300,12 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "attempted {}, receipted {}, received {}, redelivered {}, gaps {:?} (sends) {:?} (deliveries)",
+            "attempted {}, receipted {}, received {}, unknown {} ({} of them received), redelivered {}, gaps {:?} (sends) {:?} (deliveries)",
             self.attempted,
             self.receipted,
             self.received,
+            self.unknown,
+            self.recovered,
             self.redelivered,
             self.longest_send_gap,
             self.longest_delivery_gap
@@ -207,6 +313,8 @@ impl fmt::Display for Report {
         some(f, "LOST", &self.lost)?;
         some(f, "DOUBLED", &self.doubled)?;
         some(f, "UNEXPECTED", &self.unexpected)?;
+        some(f, "GARBLED", &self.garbled)?;
+        some(f, "TORN", &self.torn)?;
         some(f, "reordered", &self.reordered)
     }
 }
@@ -269,5 +377,86 @@ mod tests {
         );
         assert_eq!(report.reordered, [p(1)]);
         assert_eq!(report.unexpected, [("q".to_owned(), 1)]);
+        assert!(!report.is_kept());
+    }
+
+    #[test]
+    fn each_breach_by_itself_is_enough() {
+        let lost = sent(1..=1);
+        let invented = History::default();
+        invented.delivery("p", 1, false);
+        let garbled = sent(1..=1);
+        garbled.delivery("p", 1, false);
+        garbled.garbled("p", 1);
+        let unmarked = sent(1..=1);
+        unmarked.delivery("p", 1, false);
+        unmarked.delivery("p", 1, false);
+        let served_twice = sent(1..=1);
+        served_twice.delivery("p", 1, false);
+        served_twice.confirmed("p", 1);
+        served_twice.delivery("p", 1, true);
+        let torn = History::default();
+        torn.transaction("p", 1, 3);
+        torn.delivery("p", 2, false);
+        for history in [lost, invented, garbled, unmarked, served_twice, torn] {
+            assert!(!history.report().is_kept(), "{}", history.report());
+        }
+    }
+
+    #[test]
+    fn a_transaction_of_unknown_fate_is_there_as_a_whole_or_not_at_all() {
+        let history = History::default();
+        history.transaction("p", 1, 3);
+        history.transaction("p", 4, 6);
+        for number in 4..=6 {
+            history.delivery("p", number, false);
+        }
+        let report = history.report();
+        report.assert_kept_in_order();
+        assert_eq!((report.unknown, report.recovered), (6, 3));
+        history.delivery("p", 3, false);
+        assert_eq!(history.report().torn, [("p".to_owned(), 1)]);
+    }
+
+    #[test]
+    fn a_gap_is_measured_within_its_bounds() {
+        let begun = Instant::now();
+        let at = |ms: u64| begun + Duration::from_millis(ms);
+        let times = [at(0), at(10), at(500), at(510), at(2_000)];
+        let gap = |from, to| longest_gap_between(&times, at(from), at(to)).as_millis();
+        assert_eq!(
+            gap(5, 600),
+            1_490,
+            "a gap that has begun within the bounds counts to its end"
+        );
+        assert_eq!(gap(5, 505), 490);
+        assert_eq!(gap(100, 400), 400, "not from before it was looked for");
+        assert_eq!(gap(2_500, 3_000), 500, "nothing at all");
+        assert_eq!(longest_gap_between(&[], at(0), at(7)), Duration::from_millis(7));
+    }
+
+    #[test]
+    fn what_comes_back_from_a_consumer_that_was_left_behind_comes_late_and_marked() {
+        let history = sent(1..=6);
+        history.delivery("p", 2, false);
+        history.left_behind();
+        history.delivery("p", 1, true);
+        assert!(history.report().reordered.is_empty());
+        history.delivery("p", 4, false);
+        history.delivery("p", 3, false);
+        history.settled();
+        history.delivery("p", 6, false);
+        history.delivery("p", 5, true);
+        let p = |number| ("p".to_owned(), number);
+        assert_eq!(history.report().reordered, [p(3), p(5)]);
+    }
+
+    #[test]
+    fn what_is_owed_is_counted() {
+        let history = sent(1..=3);
+        history.delivery("p", 2, false);
+        history.confirmed("p", 2);
+        history.confirmed("p", 2);
+        assert_eq!((history.owed(), history.received(), history.consumed()), (2, 1, 1));
     }
 }

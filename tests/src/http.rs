@@ -44,13 +44,53 @@ pub fn post_at(address: SocketAddr, path: &str, body: &str) -> anyhow::Result<(u
     request(address, "POST", path, body)
 }
 
-fn request(address: SocketAddr, method: &str, path: &str, body: &str) -> anyhow::Result<(u16, Value)> {
+/// `DELETE path`, anywhere.
+///
+/// # Errors
+/// As [`get`].
+pub fn delete_at(address: SocketAddr, path: &str) -> anyhow::Result<(u16, Value)> {
+    request(address, "DELETE", path, "")
+}
+
+/// Any request of any method, by a user with a password if there is one.
+///
+/// # Errors
+/// As [`get`].
+pub fn request_as(
+    address: SocketAddr,
+    method: &str,
+    path: &str,
+    body: &str,
+    user: Option<(&str, &str)>,
+) -> anyhow::Result<(u16, Value)> {
+    let login = user.map_or_else(String::new, |(name, password)| {
+        format!(
+            "Authorization: Basic {}\r\n",
+            base64(format!("{name}:{password}").as_bytes())
+        )
+    });
+    let (status, _, body) = exchange(address, method, path, &login, body)?;
+    let json = serde_json::from_str(&body).with_context(|| format!("not JSON: {body}"))?;
+    Ok((status, json))
+}
+
+/// The status, the head and the body of the answer to a request with these further headers, each ending a line.
+///
+/// # Errors
+/// Where nobody answers.
+pub fn exchange(
+    address: SocketAddr,
+    method: &str,
+    path: &str,
+    headers: &str,
+    body: &str,
+) -> anyhow::Result<(u16, String, String)> {
     let mut stream = TcpStream::connect_timeout(&address, TIMEOUT)?;
     // A change such as step-down answers when it is done.
     stream.set_read_timeout(Some(if method == "GET" { TIMEOUT } else { 10 * TIMEOUT }))?;
     write!(
         stream,
-        "{method} {path} HTTP/1.1\r\nHost: {address}\r\nX-FerryMQ: 1\r\nConnection: close\r\n\
+        "{method} {path} HTTP/1.1\r\nHost: {address}\r\n{headers}X-FerryMQ: 1\r\nConnection: close\r\n\
          Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
         body.len()
     )?;
@@ -66,8 +106,39 @@ fn request(address: SocketAddr, method: &str, path: &str, body: &str) -> anyhow:
     if head.to_ascii_lowercase().contains("transfer-encoding") {
         bail!("the answer comes in chunks, which this client does not read");
     }
-    Ok((
-        status,
-        serde_json::from_str(body).with_context(|| format!("not JSON: {body}"))?,
-    ))
+    Ok((status, head.to_owned(), body.to_owned()))
+}
+
+fn request(address: SocketAddr, method: &str, path: &str, body: &str) -> anyhow::Result<(u16, Value)> {
+    request_as(address, method, path, body, None)
+}
+
+/// RFC 4648 section 4.
+fn base64(bytes: &[u8]) -> String {
+    const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut out = String::new();
+    for three in bytes.chunks(3) {
+        let bits = three.iter().fold(0u32, |bits, byte| bits << 8 | u32::from(*byte)) << (8 * (3 - three.len()));
+        for at in 0..4 {
+            let letter = LETTERS[(bits >> (18 - 6 * at)) as usize & 63];
+            out.push(if at <= three.len() { char::from(letter) } else { '=' });
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn base64_as_in_the_rfc() {
+        for (text, encoded) in [
+            ("", ""),
+            ("f", "Zg=="),
+            ("fo", "Zm8="),
+            ("foo", "Zm9v"),
+            ("foobar", "Zm9vYmFy"),
+        ] {
+            assert_eq!(super::base64(text.as_bytes()), encoded);
+        }
+    }
 }

@@ -8,6 +8,7 @@ pub mod config;
 pub mod group;
 pub mod mesh;
 pub mod node;
+pub mod users;
 
 pub mod history;
 pub mod load;

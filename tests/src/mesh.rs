@@ -31,6 +31,7 @@ pub struct MeshBuilder {
     more: String,
     data: Option<PathBuf>,
     net: Option<Net>,
+    secret: bool,
 }
 
 /// Running groups. Order of the fields: processes end before their directory goes.
@@ -56,7 +57,15 @@ impl MeshBuilder {
             more: String::new(),
             data: None,
             net: None,
+            secret: false,
         }
+    }
+
+    /// The nodes share a secret, also where there is only one group.
+    #[must_use]
+    pub fn secret(mut self) -> Self {
+        self.secret = true;
+        self
     }
 
     /// One more group.
@@ -126,7 +135,8 @@ impl MeshBuilder {
             configs.push(GroupConfig {
                 name: name.clone(),
                 nodes: GroupOfNodes::ports(&mut ports, *nodes),
-                secret: (self.groups.len() > 1 || self.net.is_some()).then(|| "a secret for tests only".to_owned()),
+                secret: (self.groups.len() > 1 || self.net.is_some() || self.secret)
+                    .then(|| "a secret for tests only".to_owned()),
                 more: self.more.clone(),
                 connectors: Vec::new(),
             });

@@ -88,6 +88,14 @@ impl Net {
     fn down(&self) {
         // What is not there cannot be removed.
         for at in 0..self.machines.max(MACHINES_MAX) {
+            // Nobody waits for the processes of a test that was killed.
+            for pid in ip(&format!("netns pids {}", self.namespace(at)))
+                .unwrap_or_default()
+                .lines()
+            {
+                let pid = pid.trim().parse().ok().and_then(rustix::process::Pid::from_raw);
+                let _ = pid.map(|pid| rustix::process::kill_process(pid, rustix::process::Signal::KILL));
+            }
             // A namespace takes its interfaces along, but only some time later.
             let _ = ip(&format!("link del {}v{at}", self.tag));
             let _ = ip(&format!("netns del {}", self.namespace(at)));
@@ -103,6 +111,28 @@ impl Net {
     /// A machine's address.
     pub fn address(&self, machine: usize) -> Ipv4Addr {
         Ipv4Addr::new(10, 77, self.third, machine as u8 + 1)
+    }
+
+    /// Runs a program on a machine; what it has said.
+    ///
+    /// # Errors
+    /// Where it cannot be run there, or fails.
+    pub fn run(&self, machine: usize, program: &str, args: &[&str]) -> Result<String, String> {
+        let output = Command::new("ip")
+            .args(["netns", "exec", &self.namespace(machine), program])
+            .args(args)
+            .output()
+            .map_err(|error| format!("ip: {error}"))?;
+        if output.status.success() {
+            return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+        }
+        let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+        Err(format!("{program} {args:?}: {said}"))
+    }
+
+    /// How many machines there are.
+    pub fn machines(&self) -> usize {
+        self.machines
     }
 
     /// From here on, nothing that `from` sends reaches `to`.

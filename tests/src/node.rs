@@ -27,6 +27,9 @@ pub struct NodeProcess {
     data: PathBuf,
     log: PathBuf,
     environment: Vec<(String, String)>,
+    /// Who asks its admin port.
+    user: Option<(String, String)>,
+    open_files_max: Option<u64>,
     /// The network namespace that it runs in, if any.
     pub(crate) namespace: Option<String>,
     child: Option<Child>,
@@ -48,6 +51,8 @@ impl NodeProcess {
             data: data.to_owned(),
             log,
             environment: Vec::new(),
+            user: None,
+            open_files_max: None,
             namespace: None,
             child: None,
         }
@@ -73,9 +78,19 @@ impl NodeProcess {
         self.environment.push((name.to_owned(), value.to_owned()));
     }
 
+    /// From here on, its admin port is asked by this user.
+    pub fn log_in(&mut self, name: &str, password: &str) {
+        self.user = Some((name.to_owned(), password.to_owned()));
+    }
+
     /// The next starts get no variables but those of the test itself.
     pub fn clear_environment(&mut self) {
         self.environment.clear();
+    }
+
+    /// The next starts have so many file descriptors.
+    pub fn set_open_files_max(&mut self, files: u64) {
+        self.open_files_max = Some(files);
     }
 
     /// The process's number while it runs.
@@ -111,11 +126,25 @@ impl NodeProcess {
             .expect("a log can be written");
         let also: File = log.try_clone().expect("a file handle can be doubled");
         let mut command = match &self.namespace {
-            None => Command::new(binary::ferrymq()),
+            None => match self.open_files_max {
+                None => Command::new(binary::ferrymq()),
+                Some(files) => {
+                    // The shell becomes the program, so the process is the same.
+                    let mut command = Command::new("sh");
+                    command
+                        .arg("-c")
+                        .arg(format!("ulimit -n {files} && exec \"$0\" \"$@\""))
+                        .arg(binary::ferrymq());
+                    command
+                }
+            },
             Some(namespace) => {
-                // It becomes the program, so the process is the same.
-                let mut command = Command::new("ip");
-                command.args(["netns", "exec", namespace]).arg(binary::ferrymq());
+                // It becomes the program, so the process is the same. Unlike `ip netns exec` it takes no copy of all
+                // mounts with it, which would hold a disk whose power was cut.
+                let mut command = Command::new("nsenter");
+                command
+                    .arg(format!("--net=/run/netns/{namespace}"))
+                    .arg(binary::ferrymq());
                 command
             }
         };
@@ -252,7 +281,8 @@ impl NodeProcess {
 
     /// `GET /api/status`; none where the node does not answer.
     pub fn status(&self) -> Option<Value> {
-        http::get_at(self.ports.admin_address(), "/api/status")
+        let user = self.user.as_ref().map(|(name, password)| (&**name, &**password));
+        http::request_as(self.ports.admin_address(), "GET", "/api/status", "", user)
             .ok()
             .map(|(_, status)| status)
     }

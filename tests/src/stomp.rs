@@ -4,11 +4,12 @@
 use std::{
     collections::VecDeque,
     io::{ErrorKind, Read, Write},
-    net::{TcpStream, ToSocketAddrs},
+    net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs},
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, bail};
+use rustix::net::{AddressFamily, SocketType};
 
 /// How long a healthy broker may take for an answer, on a loaded machine.
 pub const ANSWER_MAX: Duration = Duration::from_secs(20);
@@ -131,6 +132,7 @@ pub struct Stomp {
     pub heartbeats: u64,
     /// `CONNECTED`.
     pub connected: Frame,
+    heard: Instant,
 }
 
 impl Stomp {
@@ -147,7 +149,19 @@ impl Stomp {
     /// # Errors
     /// Where nobody answers, or with an error.
     pub fn connect_with(address: &str, headers: &[(&str, &str)]) -> anyhow::Result<Self> {
-        let mut stomp = Self::open(address)?;
+        Self::open(address)?.greet(headers, ANSWER_MAX)
+    }
+
+    /// As [`Stomp::connect_with`], and gives up after `wait`: a node that knows no master lets a client wait for one,
+    /// while another node may know it.
+    ///
+    /// # Errors
+    /// Where nobody answers in time, or with an error.
+    pub fn connect_within(address: &str, headers: &[(&str, &str)], wait: Duration) -> anyhow::Result<Self> {
+        Self::open(address)?.greet(headers, wait)
+    }
+
+    fn greet(mut self, headers: &[(&str, &str)], wait: Duration) -> anyhow::Result<Self> {
         let mut frame = Frame::new("CONNECT");
         for (name, value) in headers {
             frame = frame.with(name, value);
@@ -157,8 +171,8 @@ impl Stomp {
                 frame = frame.with(name, value);
             }
         }
-        stomp.send(&frame)?;
-        let answer = stomp.next(ANSWER_MAX)?.context("no answer to CONNECT")?;
+        self.send(&frame)?;
+        let answer = self.next(wait)?.context("no answer to CONNECT")?;
         if answer.command != "CONNECTED" {
             bail!(
                 "{}: {} {}",
@@ -167,8 +181,20 @@ impl Stomp {
                 answer.text()
             );
         }
-        stomp.connected = answer;
-        Ok(stomp)
+        self.connected = answer;
+        Ok(self)
+    }
+
+    /// As [`Stomp::connect_with`], coming from this address of this machine.
+    ///
+    /// # Errors
+    /// Where nobody answers, or with an error.
+    pub fn connect_from(from: IpAddr, address: &str, headers: &[(&str, &str)]) -> anyhow::Result<Self> {
+        let address: SocketAddr = address.parse()?;
+        let socket = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None)?;
+        rustix::net::bind(&socket, &SocketAddr::new(from, 0))?;
+        rustix::net::connect(&socket, &address)?;
+        Self::over(TcpStream::from(socket))?.greet(headers, ANSWER_MAX)
     }
 
     /// Opens the socket and says nothing.
@@ -177,8 +203,13 @@ impl Stomp {
     /// Where nobody listens.
     pub fn open(address: &str) -> anyhow::Result<Self> {
         let address = address.to_socket_addrs()?.next().context("no address")?;
-        let stream = TcpStream::connect_timeout(&address, Duration::from_secs(3))?;
+        Self::over(TcpStream::connect_timeout(&address, Duration::from_secs(3))?)
+    }
+
+    fn over(stream: TcpStream) -> anyhow::Result<Self> {
         stream.set_nodelay(true)?;
+        // A broker that is frozen takes no more when its buffers are full.
+        stream.set_write_timeout(Some(ANSWER_MAX))?;
         Ok(Self {
             stream,
             unread: Vec::new(),
@@ -186,6 +217,7 @@ impl Stomp {
             receipts: 0,
             heartbeats: 0,
             connected: Frame::default(),
+            heard: Instant::now(),
         })
     }
 
@@ -234,6 +266,11 @@ impl Stomp {
             Some(frame) => Ok(Some(frame)),
             None => self.read_frame(wait),
         }
+    }
+
+    /// Since when the broker has said nothing, not even a heart-beat.
+    pub fn silent_for(&self) -> Duration {
+        self.heard.elapsed()
     }
 
     /// The next MESSAGE.
@@ -304,7 +341,10 @@ impl Stomp {
             let mut buffer = [0u8; 64 * 1024];
             match self.stream.read(&mut buffer) {
                 Ok(0) => bail!("the broker has closed the connection"),
-                Ok(n) => self.unread.extend_from_slice(&buffer[..n]),
+                Ok(n) => {
+                    self.unread.extend_from_slice(&buffer[..n]);
+                    self.heard = Instant::now();
+                }
                 Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
                     if Instant::now() >= deadline {
                         return Ok(None);

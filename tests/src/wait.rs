@@ -1,12 +1,26 @@
 //! Waiting for a condition, with a deadline; the only place where a test lets time pass.
 
 use std::{
+    sync::atomic::{AtomicBool, Ordering},
     thread,
     time::{Duration, Instant},
 };
 
 /// How often a condition is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
+
+/// Somebody wants everything to end.
+static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+
+/// Every wait of this process panics from here on, so that all that was made is taken down in good order.
+pub fn interrupt() {
+    INTERRUPTED.store(true, Ordering::Relaxed);
+}
+
+/// Whether [`interrupt`] was called.
+pub fn is_interrupted() -> bool {
+    INTERRUPTED.load(Ordering::Relaxed)
+}
 
 /// Polls until `condition` yields something, and returns it with the time that it took.
 ///
@@ -19,6 +33,7 @@ pub fn wait_for<T>(what: &str, deadline: Duration, mut condition: impl FnMut() -
         if let Some(found) = condition() {
             return (found, begun.elapsed());
         }
+        assert!(!is_interrupted(), "interrupted while waiting: {what}");
         assert!(begun.elapsed() < deadline, "not within {deadline:?}: {what}");
         thread::sleep(LOOK_EVERY);
     }
@@ -42,6 +57,7 @@ pub fn holds_for(what: &str, time: Duration, mut condition: impl FnMut() -> bool
     let begun = Instant::now();
     while begun.elapsed() < time {
         assert!(condition(), "after {:?}: {what}", begun.elapsed());
+        assert!(!is_interrupted(), "interrupted while waiting: {what}");
         thread::sleep(LOOK_EVERY);
     }
 }

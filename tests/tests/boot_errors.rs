@@ -109,9 +109,29 @@ fn a_second_process_on_the_same_data_is_refused() {
 }
 
 #[test]
-fn an_open_port_without_a_secret_is_refused() {
-    let mut mesh = prepared("open");
-    let port = mesh.groups[0].nodes[0].ports.stomp;
+fn an_open_port_where_nobody_is_asked_is_refused() {
+    for key in ["stomp", "admin"] {
+        let mut mesh = prepared(&format!("open-{key}"));
+        let ports = mesh.groups[0].nodes[0].ports;
+        let port = if key == "stomp" { ports.stomp } else { ports.admin };
+        rewrite(&mesh, &format!("127.0.0.1:{port}"), &format!("0.0.0.0:{port}"));
+        let (code, said) = refusal(&mut mesh.groups[0]);
+        assert_eq!(code, Some(2), "{said}");
+        assert!(
+            said.contains("[[users]]") && said.contains("anonymous = true"),
+            "{said}"
+        );
+        // Said in so many words, it is as the operator wants it.
+        rewrite(&mesh, "[store]", "[access]\nanonymous = true\n\n[store]");
+        mesh.groups[0].start();
+        assert!(mesh.groups[0].nodes[0].log().contains("not asked who they are"));
+    }
+}
+
+#[test]
+fn an_open_peer_port_without_a_secret_is_refused() {
+    let mut mesh = prepared("open-peer");
+    let port = mesh.groups[0].nodes[0].ports.peer;
     rewrite(&mesh, &format!("127.0.0.1:{port}"), &format!("0.0.0.0:{port}"));
     let (code, said) = refusal(&mut mesh.groups[0]);
     assert_eq!(code, Some(2), "{said}");

@@ -313,6 +313,34 @@ fn a_master_without_a_majority_acknowledges_nothing() {
     assert_eq!(stomp.expect_message().text(), "one");
 }
 
+/// P1: the receipt of a DISCONNECT says that everything before it was done, also what was sent without a receipt.
+#[test]
+fn a_farewell_is_not_confirmed_before_what_was_sent_is_stored() {
+    let mut mesh = Mesh::one_group("farewell", 3);
+    let group = &mut mesh.groups[0];
+    let farewell = |stomp: &mut Stomp, text: &str| {
+        stomp.send(&Frame::message("/queue/A", text)).unwrap();
+        stomp.send(&Frame::new("DISCONNECT").with("receipt", "bye")).unwrap();
+    };
+    let mut stomp = Stomp::connect(&group.nodes[group.master()].address()).unwrap();
+    farewell(&mut stomp, "one");
+    let receipt = stomp.next(ANSWER_MAX).unwrap().expect("a receipt comes in time");
+    assert_eq!((&*receipt.command, receipt.get("receipt-id")), ("RECEIPT", Some("bye")));
+
+    let master = group.master();
+    let mut stomp = Stomp::connect(&group.nodes[master].address()).unwrap();
+    for at in (0..3).filter(|at| *at != master) {
+        group.nodes[at].kill();
+    }
+    farewell(&mut stomp, "two");
+    wait_until("the master knows that it is alone", ANSWER_MAX, || {
+        http::get(group.nodes[master].ports.admin, "/api/health").is_ok_and(|(status, _)| status == 503)
+    });
+    if let Ok(Some(frame)) = stomp.next(Duration::from_secs(1)) {
+        assert_eq!(frame.command, "ERROR", "nobody has stored it: {frame:?}");
+    }
+}
+
 #[test]
 fn a_paused_master_acknowledges_nothing_when_it_wakes_up() {
     let mesh = Mesh::one_group("paused", 3);

@@ -420,7 +420,10 @@ fn non_persistent_messages_do_without_the_log_while_a_consumer_has_room() {
     let queue = mesh.groups[0].queue("queue://A").unwrap();
     let grown = |name: &str| queue[name].as_u64().unwrap() - before[name].as_u64().unwrap();
     assert_eq!((&queue["messages"], &queue["bytes"]), (&0.into(), &0.into()));
-    assert_eq!((grown("enqueued"), grown("dequeued"), grown("without_log")), (50, 50, 50));
+    assert_eq!(
+        (grown("enqueued"), grown("dequeued"), grown("without_log")),
+        (50, 50, 50)
+    );
     assert_eq!(log_at_rest(&mesh), rest, "the log has grown");
 }
 

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fs};
 use crate::sources::{files, none, root};
 
 /// Each room with the rooms of ours that it may see. `node` sees all, and the tests see only the running program.
-const MAY_SEE: [(&str, &[&str]); 18] = [
+const MAY_SEE: [(&str, &[&str]); 20] = [
     ("ferrymq-message", &[]),
     ("ferrymq-protocol", &["ferrymq-message"]),
     ("ferrymq-broker", &["ferrymq-message"]),
@@ -20,11 +20,18 @@ const MAY_SEE: [(&str, &[&str]); 18] = [
     ),
     ("ferrymq-journal", &[]),
     ("ferrymq-dispatch", &["ferrymq-broker", "ferrymq-message"]),
+    ("ferrymq-access", &["ferrymq-message"]),
     ("ferrymq-transport", &[]),
     ("ferrymq-console", &[]),
     (
         "ferrymq-client",
-        &["ferrymq-message", "ferrymq-protocol", "ferrymq-discovery"],
+        &[
+            "ferrymq-message",
+            "ferrymq-protocol",
+            "ferrymq-discovery",
+            // For TLS alone.
+            "ferrymq-transport",
+        ],
     ),
     ("ferrymq-bench", &["ferrymq-client"]),
     ("ferrymq-discovery", &[]),
@@ -32,10 +39,11 @@ const MAY_SEE: [(&str, &[&str]); 18] = [
         "ferrymq-forwarding",
         &["ferrymq-broker", "ferrymq-transport", "ferrymq-message"],
     ),
-    // For the types of their settings alone.
+    // For the types of their settings and the reading of URIs and hashes alone.
     (
         "ferrymq-conf",
         &[
+            "ferrymq-access",
             "ferrymq-discovery",
             "ferrymq-journal",
             "ferrymq-replication",
@@ -44,6 +52,7 @@ const MAY_SEE: [(&str, &[&str]); 18] = [
     ),
     ("ferrymq-tests", &[]),
     ("ferrymq-fuzz", &[]),
+    ("ferrymq-chaos", &["ferrymq-tests"]),
     // What it measures, piece by piece.
     (
         "ferrymq-suite",
@@ -63,6 +72,7 @@ const MAY_SEE: [(&str, &[&str]); 18] = [
     (
         "ferrymq-simulation",
         &[
+            "ferrymq-access",
             "ferrymq-broker",
             "ferrymq-dispatch",
             "ferrymq-forwarding",
@@ -75,7 +85,8 @@ const MAY_SEE: [(&str, &[&str]); 18] = [
 ];
 
 /// Crates that one room alone may name, so that one room alone changes when they do.
-const ONLY: [(&str, &[&str]); 6] = [
+const ONLY: [(&str, &[&str]); 7] = [
+    ("argon2", &["ferrymq-access"]),
     ("openraft", &["ferrymq-replication"]),
     ("quinn", &["ferrymq-transport"]),
     ("rustls", &["ferrymq-transport"]),

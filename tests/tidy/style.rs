@@ -6,9 +6,12 @@ use crate::sources::{files, none};
 const LINES_MAX: usize = 800;
 
 /// Where time may pass in tests: where a condition is waited for with a deadline, load that runs until it is told to
-/// stop, and a broker that shall come to rest before it is measured.
-const MAY_SLEEP: [&str; 6] = [
+/// stop, who asks and delays all the time, and a broker that shall come to rest before it is measured.
+const MAY_SLEEP: [&str; 9] = [
     "tests/bench/compare/brokers.rs",
+    "tests/chaos/src/netem.rs",
+    "tests/chaos/src/stream.rs",
+    "tests/chaos/src/watch.rs",
     "tests/src/wait.rs",
     "tests/src/load.rs",
     "node/replication/tests/harness/",

@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use ferrymq_transport::TlsDialer;
 use tokio::sync::{Notify, broadcast, oneshot};
 
 use crate::{
@@ -45,7 +46,22 @@ impl Connection {
     /// Where the URI is wrong, a broker refuses the login, or none is reached in time.
     pub async fn connect(uri: &str, options: Options) -> Result<Self, ConnectError> {
         let endpoints = Endpoints::parse(uri, &options)?;
-        let shared = Arc::new(Shared::new(endpoints, options));
+        let tls = match (endpoints.wants_tls(), &options.tls) {
+            (false, _) => None,
+            (true, Some(tls)) => {
+                let own = tls
+                    .own
+                    .as_ref()
+                    .map(|(certificate, key)| (certificate.as_path(), key.as_path()));
+                let dialer = TlsDialer::from_pem(&tls.ca, own).map_err(|error| ConnectError::Tls(error.to_string()))?;
+                Some(dialer)
+            }
+            (true, None) => {
+                let text = "say which authorities are trusted (Options::tls; --ca on the command line)";
+                return Err(ConnectError::Tls(text.to_owned()));
+            }
+        };
+        let shared = Arc::new(Shared::new(endpoints, options, tls));
         // Made first, so that a caller who gives up while this waits ends the task.
         let handle = Arc::new(Handle { shared: shared.clone() });
         let (first, connected) = oneshot::channel();

@@ -9,9 +9,9 @@ use std::{
 };
 
 use bytes::{Buf, Bytes, BytesMut};
+use ferrymq_transport::TlsDialer;
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::tcp::{OwnedReadHalf, OwnedWriteHalf},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     sync::{Notify, broadcast, oneshot, watch},
     time::timeout,
 };
@@ -23,6 +23,7 @@ use crate::{
     event::Event,
     login::{self, LoginError, Socket},
     options::Options,
+    socket::Carrier,
 };
 
 /// What the task and the application's handles share.
@@ -37,6 +38,8 @@ pub(crate) struct Shared {
     pub(crate) events: broadcast::Sender<Event>,
     pub(crate) endpoints: Endpoints,
     pub(crate) options: Options,
+    /// There, where one of the endpoints wants it.
+    tls: Option<TlsDialer>,
     stop: watch::Sender<bool>,
 }
 
@@ -44,7 +47,7 @@ pub(crate) struct Shared {
 const EVENTS_MAX: usize = 256;
 
 impl Shared {
-    pub(crate) fn new(endpoints: Endpoints, options: Options) -> Self {
+    pub(crate) fn new(endpoints: Endpoints, options: Options, tls: Option<TlsDialer>) -> Self {
         Self {
             core: Mutex::new(Core::new()),
             output: Notify::new(),
@@ -53,6 +56,7 @@ impl Shared {
             events: broadcast::Sender::new(EVENTS_MAX),
             endpoints,
             options,
+            tls,
             stop: watch::Sender::new(false),
         }
     }
@@ -189,7 +193,8 @@ async fn dial(
                 None => shared.options.attempt_timeout,
                 Some(_) => shared.options.attempt_timeout.min(MASTER_SEARCH_MAX),
             };
-            let reason = match timeout(limit, login::connect(&address, &shared.options)).await {
+            let attempt = login::connect(&address, shared.tls.as_ref(), &shared.options);
+            let reason = match timeout(limit, attempt).await {
                 Ok(Ok(socket)) if socket.carried && shared.options.follow_master => {
                     carrier.get_or_insert(socket);
                     continue;
@@ -228,10 +233,22 @@ async fn exchange(shared: &Shared, socket: Socket) -> String {
         silence_max,
         ..
     } = socket;
-    let (read, write) = stream.into_split();
-    tokio::select! {
-        reason = read_loop(shared, read, decoder, input, silence_max) => reason,
-        error = write_loop(shared, write, send_every) => error.to_string(),
+    match stream {
+        // TCP's own halves need no lock between reading and writing.
+        Carrier::Plain(stream) => {
+            let (read, write) = stream.into_split();
+            tokio::select! {
+                reason = read_loop(shared, read, decoder, input, silence_max) => reason,
+                error = write_loop(shared, write, send_every) => error.to_string(),
+            }
+        }
+        Carrier::Secure(stream) => {
+            let (read, write) = tokio::io::split(stream);
+            tokio::select! {
+                reason = read_loop(shared, read, decoder, input, silence_max) => reason,
+                error = write_loop(shared, write, send_every) => error.to_string(),
+            }
+        }
     }
 }
 
@@ -240,7 +257,7 @@ const READ_BYTES: usize = 64 << 10;
 
 async fn read_loop(
     shared: &Shared,
-    mut read: OwnedReadHalf,
+    mut read: impl AsyncRead + Unpin,
     mut decoder: ferrymq_protocol::stomp::Decoder,
     mut input: BytesMut,
     silence_max: Option<Duration>,
@@ -288,7 +305,11 @@ async fn wait_for_inbox_room(shared: &Shared) {
     }
 }
 
-async fn write_loop(shared: &Shared, mut write: OwnedWriteHalf, send_every: Option<Duration>) -> std::io::Error {
+async fn write_loop(
+    shared: &Shared,
+    mut write: impl AsyncWrite + Unpin,
+    send_every: Option<Duration>,
+) -> std::io::Error {
     let mut pending: VecDeque<Bytes> = VecDeque::new();
     loop {
         shared.core().take_outbox(&mut pending);
@@ -309,7 +330,7 @@ async fn write_loop(shared: &Shared, mut write: OwnedWriteHalf, send_every: Opti
 /// Pieces handed to the kernel in one call.
 const PIECES_MAX: usize = 64;
 
-async fn write_all(write: &mut OwnedWriteHalf, pending: &mut VecDeque<Bytes>) -> std::io::Result<()> {
+async fn write_all(write: &mut (impl AsyncWrite + Unpin), pending: &mut VecDeque<Bytes>) -> std::io::Result<()> {
     while !pending.is_empty() {
         let mut pieces = [IoSlice::new(&[]); PIECES_MAX];
         let mut count = 0;
@@ -330,5 +351,6 @@ async fn write_all(write: &mut OwnedWriteHalf, pending: &mut VecDeque<Bytes>) ->
             pending.pop_front();
         }
     }
-    Ok(())
+    // TLS may hold some of it.
+    write.flush().await
 }

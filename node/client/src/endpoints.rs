@@ -8,7 +8,7 @@ use std::{
 /// The addresses and the reconnect policy.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Endpoints {
-    /// `host:port` of each, in the order of the URI.
+    /// `host:port` of each, in the order of the URI; with TLS, [`SECURE`] stands before it.
     pub(crate) addresses: Vec<String>,
     pub(crate) randomize: bool,
     pub(crate) initial_delay: Duration,
@@ -22,7 +22,15 @@ pub(crate) struct Endpoints {
     pub(crate) send_timeout: Option<Duration>,
 }
 
+/// Before the address of a broker that is spoken to with TLS.
+pub(crate) const SECURE: &str = "ssl://";
+
 impl Endpoints {
+    /// Whether one of them is spoken to with TLS.
+    pub(crate) fn wants_tls(&self) -> bool {
+        self.addresses.iter().any(|address| address.starts_with(SECURE))
+    }
+
     /// How many passes over all addresses are made before the connection is given up.
     pub(crate) fn passes_max(&self, startup: bool) -> Option<u32> {
         if startup {

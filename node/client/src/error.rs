@@ -8,6 +8,9 @@ pub enum ConnectError {
     /// The URI cannot be understood.
     #[error("{0}")]
     Uri(String),
+    /// TLS is wanted and cannot be had: files that cannot be read or do not fit, or none at all.
+    #[error("TLS: {0}")]
+    Tls(String),
     /// A broker answered and refused the login; trying again does not help.
     #[error("{address} refused the connection: {text}")]
     Refused {

@@ -4,7 +4,11 @@ use std::time::Duration;
 
 use ferrymq_discovery::FailoverUri;
 
-use crate::{endpoints::Endpoints, error::ConnectError, options::Options};
+use crate::{
+    endpoints::{Endpoints, SECURE},
+    error::ConnectError,
+    options::Options,
+};
 
 impl Endpoints {
     /// Reads the URI; its pauses are bounded by the options.
@@ -16,8 +20,9 @@ impl Endpoints {
         for warning in &parsed.warnings {
             tracing::warn!(uri, "{warning}");
         }
-        if let Some(node) = parsed.nodes.iter().find(|node| !PLAIN.contains(&node.scheme.as_str())) {
-            let text = format!("{node}: this client speaks plain TCP only; write tcp://");
+        let known = |scheme: &str| PLAIN.contains(&scheme) || ENCRYPTED.contains(&scheme);
+        if let Some(node) = parsed.nodes.iter().find(|node| !known(&node.scheme)) {
+            let text = format!("{node}: this client speaks TCP only; write tcp:// or ssl://");
             return Err(ConnectError::Uri(text));
         }
         let wanted = parsed.options;
@@ -25,7 +30,11 @@ impl Endpoints {
         // Without `failover:` there is one address and one attempt, as in ActiveMQ.
         let once = (!parsed.failover).then_some(0);
         Ok(Self {
-            addresses: parsed.nodes.iter().map(|node| address(&node.host, node.port)).collect(),
+            addresses: parsed
+                .nodes
+                .iter()
+                .map(|node| address(&node.scheme, &node.host, node.port))
+                .collect(),
             randomize: wanted.randomize,
             initial_delay: Duration::from_millis(wanted.initial_reconnect_delay_ms),
             delay_max: Duration::from_millis(wanted.max_reconnect_delay_ms).min(options.reconnect_delay_max),
@@ -43,13 +52,16 @@ impl Endpoints {
 
 /// Schemes that mean plain TCP.
 const PLAIN: [&str; 4] = ["tcp", "nio", "auto", "stomp"];
+/// Schemes that mean TLS.
+const ENCRYPTED: [&str; 4] = ["ssl", "tcp+ssl", "nio+ssl", "auto+ssl"];
 
-fn address(host: &str, port: u16) -> String {
+fn address(scheme: &str, host: &str, port: u16) -> String {
+    let before = if ENCRYPTED.contains(&scheme) { SECURE } else { "" };
     let bare = host.trim_matches(['[', ']']);
     if bare.contains(':') {
-        format!("[{bare}]:{port}")
+        format!("{before}[{bare}]:{port}")
     } else {
-        format!("{bare}:{port}")
+        format!("{before}{bare}:{port}")
     }
 }
 
@@ -93,6 +105,13 @@ mod tests {
     }
 
     #[test]
+    fn what_is_encrypted_is_told_apart() {
+        let endpoints = parse("failover:(ssl://a:1,tcp://b:2,nio+ssl://[::1]:3)?randomize=false");
+        assert_eq!(endpoints.addresses, ["ssl://a:1", "b:2", "ssl://[::1]:3"]);
+        assert!(endpoints.wants_tls() && !parse("tcp://a:1").wants_tls());
+    }
+
+    #[test]
     fn a_random_order_keeps_every_address_and_puts_the_lost_one_last() {
         let endpoints = parse("failover:(tcp://a:1,tcp://b:1,tcp://c:1)");
         let mut random = Random::new();
@@ -113,7 +132,7 @@ mod tests {
         for (uri, told) in [
             ("failover:(tcp://a:x)", "port"),
             ("failover:(tcp://a:1)?randomise=true", "randomize"),
-            ("failover:(ssl://a:1)", "plain TCP only"),
+            ("failover:(quic://a:1)", "TCP only"),
         ] {
             let error = Endpoints::parse(uri, &Options::default()).unwrap_err().to_string();
             assert!(error.contains(told), "{uri}: {error}");

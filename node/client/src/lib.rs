@@ -40,6 +40,7 @@ mod endpoints;
 mod failover_uri;
 mod login;
 mod producer_state;
+mod socket;
 mod unanswered;
 
 pub use connection::Connection;
@@ -47,7 +48,7 @@ pub use consumer::Consumer;
 pub use error::{AckError, ConnectError, Ended, ReceiveError, SendError};
 pub use event::Event;
 pub use ferrymq_protocol::AckMode;
-pub use options::{ConsumerOptions, Options, ProducerOptions};
+pub use options::{ConsumerOptions, Options, ProducerOptions, TlsOptions};
 pub use outgoing::Outgoing;
 pub use producer::Producer;
 pub use received::Received;

@@ -7,20 +7,19 @@ use ferrymq_protocol::{
     Output,
     stomp::{CARRIED, Command, Decoder, Frame, StompLimits, Version, encode},
 };
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
-};
+use ferrymq_transport::TlsDialer;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::{
     core::{IN_USE, error_text, is_transient},
     options::Options,
+    socket::{Carrier, host_of},
 };
 
 /// A socket that is logged in.
 pub(crate) struct Socket {
     pub(crate) address: String,
-    pub(crate) stream: TcpStream,
+    pub(crate) stream: Carrier,
     pub(crate) decoder: Decoder,
     /// This node is not the master, but carries us to it.
     pub(crate) carried: bool,
@@ -50,15 +49,15 @@ impl From<std::io::Error> for LoginError {
 /// Bytes in which CONNECTED must fit.
 const GREETING_BYTES_MAX: usize = 64 << 10;
 
-pub(crate) async fn connect(address: &str, options: &Options) -> Result<Socket, LoginError> {
-    let mut stream = TcpStream::connect(address).await?;
-    stream.set_nodelay(true)?;
-    let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
+pub(crate) async fn connect(address: &str, tls: Option<&TlsDialer>, options: &Options) -> Result<Socket, LoginError> {
+    let mut stream = Carrier::dial(address, tls).await?;
+    let host = host_of(address);
     let mut out = Output::new();
     encode(&connect_frame(host, options), Version::V1_2, &mut out);
     for chunk in out.take_chunks() {
         stream.write_all(&chunk).await?;
     }
+    stream.flush().await?;
     let mut decoder = Decoder::new(StompLimits {
         frame_bytes_max: usize::MAX,
         ..StompLimits::default()

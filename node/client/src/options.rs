@@ -1,8 +1,18 @@
 //! What an application may choose; every default is safe and bounded.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use ferrymq_protocol::AckMode;
+
+/// PEM files for TLS.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsOptions {
+    /// The authorities that may have signed a broker's certificate. It must also carry the name by which the URI names
+    /// the broker.
+    pub ca: PathBuf,
+    /// Own certificate and its key, for brokers that ask for one.
+    pub own: Option<(PathBuf, PathBuf)>,
+}
 
 /// Choices for a connection. What the `failover:(…)` URI says itself goes before these.
 #[derive(Clone)]
@@ -13,6 +23,8 @@ pub struct Options {
     pub passcode: Option<String>,
     /// The name under which durable subscriptions are kept; unique in the mesh.
     pub client_id: Option<String>,
+    /// Whom to trust, and what to show; needed where the URI names a broker with `ssl://`.
+    pub tls: Option<TlsOptions>,
     /// How long one attempt (connecting and logging in) may take. Default 5 s.
     pub attempt_timeout: Duration,
     /// How long [`crate::Connection::connect`] tries, where the URI sets no bound. Default 30 s: ActiveMQ's client waits
@@ -37,6 +49,7 @@ impl Default for Options {
             login: None,
             passcode: None,
             client_id: None,
+            tls: None,
             attempt_timeout: Duration::from_secs(5),
             startup_timeout: Duration::from_secs(30),
             reconnect_delay_max: Duration::from_secs(2),
@@ -53,6 +66,7 @@ impl std::fmt::Debug for Options {
         f.debug_struct("Options")
             .field("login", &self.login)
             .field("client_id", &self.client_id)
+            .field("tls", &self.tls)
             .field("attempt_timeout", &self.attempt_timeout)
             .field("startup_timeout", &self.startup_timeout)
             .field("reconnect_delay_max", &self.reconnect_delay_max)

@@ -9,15 +9,18 @@
 //! DELETE /api/members/4
 //! ```
 //!
+//! Where there are users, everything but health needs one (HTTP's Basic authentication), and what changes something one
+//! of an admin group: 401, 403, and 429 after too many failures.
+//!
 //! Whatever is refused is answered with `{"error": {"kind", "text"}}`.
 
-use std::sync::Arc;
+use std::{net::SocketAddr, sync::Arc};
 
 use axum::{
     Json, Router,
     body::Bytes,
-    extract::{DefaultBodyLimit, Path, Request, State},
-    http::StatusCode,
+    extract::{ConnectInfo, DefaultBodyLimit, Path, Request, State},
+    http::{HeaderValue, Method, StatusCode, header},
     middleware::{self, Next},
     response::{IntoResponse, Response},
     routing::{delete, get, post},
@@ -25,18 +28,30 @@ use axum::{
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 
-use crate::{NewMember, Refusal, RefusalKind, Source, guard::Guard};
+use crate::{Answer, Gate, Login, NewMember, Refusal, RefusalKind, Source, Wish, bounded::Caller, guard::Guard};
 
 /// Largest request body; the largest legitimate one has a few hundred bytes.
 const BODY_BYTES_MAX: usize = 64 * 1024;
 
+/// How a browser or a tool is asked for a login (RFC 7617).
+const CHALLENGE: &str = "Basic realm=\"FerryMQ\", charset=\"UTF-8\"";
+
 type Node = State<Arc<dyn Source>>;
 
-/// All paths, behind the guard.
-pub(crate) fn router(source: Arc<dyn Source>, guard: Guard) -> Router {
+/// What a request has to pass before it meets a path.
+struct Doors {
+    guard: Guard,
+    gate: Arc<dyn Gate>,
+}
+
+/// For probes, which have no user: it tells whether the node can work, and its role.
+const HEALTH: &str = "/api/health";
+
+/// All paths, behind the guard and the gate.
+pub(crate) fn router(source: Arc<dyn Source>, gate: Arc<dyn Gate>, guard: Guard) -> Router {
     Router::new()
         .route("/api/status", get(status))
-        .route("/api/health", get(health))
+        .route(HEALTH, get(health))
         .route("/api/step-down", post(step_down))
         .route("/api/reclaim", post(reclaim))
         .route("/api/members", post(add_member))
@@ -45,18 +60,43 @@ pub(crate) fn router(source: Arc<dyn Source>, guard: Guard) -> Router {
         .method_not_allowed_fallback(async || refusal(RefusalKind::Method, "this path does not take this method"))
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         // Outermost, so that not even the paths that exist are told to a stranger.
-        .layer(middleware::from_fn_with_state(Arc::new(guard), admit))
+        .layer(middleware::from_fn_with_state(Arc::new(Doors { guard, gate }), admit))
         .with_state(source)
 }
 
-async fn admit(State(guard): State<Arc<Guard>>, request: Request, next: Next) -> Response {
-    match guard.admit(request.method(), request.headers()) {
+async fn admit(
+    State(doors): State<Arc<Doors>>,
+    ConnectInfo(Caller(from)): ConnectInfo<Caller>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let passing = pass(&doors, from, &request);
+    let mut response = match passing.await {
         Ok(()) => next.run(request).await,
         Err(refused) => {
-            tracing::debug!(reason = %refused, "admin request refused");
+            tracing::debug!(%from, reason = %refused, "admin request refused");
             refused.into_response()
         }
+    };
+    // Names of clients' choosing are in the answers: no browser shall take one for a page.
+    let headers = response.headers_mut();
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+/// Whether a request may meet its path at all.
+fn pass(doors: &Doors, from: SocketAddr, request: &Request) -> Answer<'static, Result<(), Refusal>> {
+    let (method, headers) = (request.method(), request.headers());
+    let is_probe = request.uri().path() == HEALTH && (method == Method::GET || method == Method::HEAD);
+    if let Err(refusal) = doors.guard.admit(method, headers) {
+        return Box::pin(async { Err(refusal) });
     }
+    if is_probe {
+        return Box::pin(async { Ok(()) });
+    }
+    let (gate, login, wish) = (doors.gate.clone(), Login::of(headers), Wish::of(method));
+    Box::pin(async move { gate.admit(from, login, wish).await })
 }
 
 async fn status(State(source): Node) -> Response {
@@ -133,9 +173,15 @@ impl IntoResponse for Refusal {
             RefusalKind::Invalid => (StatusCode::BAD_REQUEST, "invalid"),
             RefusalKind::NotFound => (StatusCode::NOT_FOUND, "not_found"),
             RefusalKind::Forbidden => (StatusCode::FORBIDDEN, "forbidden"),
+            RefusalKind::Unauthorized => (StatusCode::UNAUTHORIZED, "unauthorized"),
+            RefusalKind::TooMany => (StatusCode::TOO_MANY_REQUESTS, "too_many"),
             RefusalKind::Method => (StatusCode::METHOD_NOT_ALLOWED, "method"),
             RefusalKind::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
         };
-        (status, Json(json!({ "error": { "kind": kind, "text": self.text } }))).into_response()
+        let body = Json(json!({ "error": { "kind": kind, "text": self.text } }));
+        if status == StatusCode::UNAUTHORIZED {
+            return (status, [(header::WWW_AUTHENTICATE, CHALLENGE)], body).into_response();
+        }
+        (status, body).into_response()
     }
 }

@@ -1,19 +1,32 @@
-//! A listener that holds a limited number of connections; the next one waits in the kernel's queue.
+//! A listener that holds a limited number of connections; the next one waits in the kernel's queue. A connection ends
+//! where its next request does not come, or does not come to an end, in time.
 
 use std::{
+    future::Future,
     io,
     net::SocketAddr,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
+    time::Duration,
 };
 
-use axum::serve::Listener;
+use axum::{
+    extract::connect_info::Connected,
+    serve::{IncomingStream, Listener},
+};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
+    time::{Instant, Sleep, sleep},
 };
+
+/// Time for the head of a request, from the connection's beginning or from the answer before it.
+const HEAD_MAX: Duration = Duration::from_secs(10);
+/// Time for the rest of a request and its answer; a hand-over of mastership takes a while.
+const REQUEST_MAX: Duration = Duration::from_secs(60);
+const HEAD_END: &[u8; 4] = b"\r\n\r\n";
 
 /// A TCP listener and the connections that it may still take.
 pub(crate) struct Bounded {
@@ -43,7 +56,13 @@ impl Listener for Bounded {
             .expect("the semaphore is never closed");
         // axum's own accept waits a second where the process has no file descriptor left.
         let (stream, address) = Listener::accept(&mut self.listener).await;
-        (Connection { stream, _place: place }, address)
+        let connection = Connection {
+            stream,
+            deadline: Box::pin(sleep(HEAD_MAX)),
+            matched: 0,
+            _place: place,
+        };
+        (connection, address)
     }
 
     fn local_addr(&self) -> io::Result<Self::Addr> {
@@ -51,20 +70,60 @@ impl Listener for Bounded {
     }
 }
 
+/// Where a request comes from.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Caller(pub(crate) SocketAddr);
+
+impl Connected<IncomingStream<'_, Bounded>> for Caller {
+    fn connect_info(stream: IncomingStream<'_, Bounded>) -> Self {
+        Self(*stream.remote_addr())
+    }
+}
+
 /// A connection, and the place that it takes until it is dropped.
 pub(crate) struct Connection {
     stream: TcpStream,
+    deadline: Pin<Box<Sleep>>,
+    /// How many of the bytes that end a request's head were the last ones that came.
+    matched: usize,
     _place: OwnedSemaphorePermit,
+}
+
+impl Connection {
+    fn look_for_head_end(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            if self.matched == HEAD_END.len() {
+                return;
+            }
+            self.matched = match *byte == HEAD_END[self.matched] {
+                true => self.matched + 1,
+                false => usize::from(*byte == HEAD_END[0]),
+            };
+        }
+        if self.matched == HEAD_END.len() {
+            self.deadline.as_mut().reset(Instant::now() + REQUEST_MAX);
+        }
+    }
 }
 
 impl AsyncRead for Connection {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buf)
+        let before = buf.filled().len();
+        if let Poll::Ready(read) = Pin::new(&mut self.stream).poll_read(cx, buf) {
+            self.look_for_head_end(&buf.filled()[before..]);
+            return Poll::Ready(read);
+        }
+        self.deadline
+            .as_mut()
+            .poll(cx)
+            .map(|()| Err(io::ErrorKind::TimedOut.into()))
     }
 }
 
 impl AsyncWrite for Connection {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.matched = 0;
+        self.deadline.as_mut().reset(Instant::now() + HEAD_MAX);
         Pin::new(&mut self.stream).poll_write(cx, bytes)
     }
 

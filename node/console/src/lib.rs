@@ -1,8 +1,9 @@
 //! The admin port: a small JSON API over HTTP.
 //!
-//! *From* operators, the CLI and monitoring; *to* the node, through the [`Source`] that it hands over. *Never* knows
-//! what a status contains, nor anything else of ours.
+//! *From* operators, the CLI and monitoring; *to* the node, through the [`Source`] and the [`Gate`] that it hands over.
+//! *Never* knows what a status contains, nor anything else of ours.
 
+pub mod gate;
 pub mod source;
 
 mod api;
@@ -13,6 +14,7 @@ use std::{future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::{net::TcpListener, sync::watch};
 
+pub use gate::{Gate, Login, Wish};
 pub use source::{Answer, Health, NewMember, Refusal, RefusalKind, Source};
 
 /// Where the console listens and what it admits.
@@ -66,9 +68,11 @@ impl Console {
     pub async fn serve(
         self,
         source: Arc<dyn Source>,
+        gate: Arc<dyn Gate>,
         stop: impl Future<Output = ()> + Send + 'static,
     ) -> io::Result<()> {
-        let app = api::router(source, guard::Guard::new(self.local, self.config.hosts));
+        let app = api::router(source, gate, guard::Guard::new(self.local, self.config.hosts));
+        let app = app.into_make_service_with_connect_info::<bounded::Caller>();
         let (stopping, mut stopped) = watch::channel(false);
         let listener = bounded::Bounded::new(self.listener, CONNECTIONS_MAX);
         let serving = axum::serve(listener, app).with_graceful_shutdown(async move {

@@ -80,6 +80,10 @@ pub enum RefusalKind {
     NotFound,
     /// The request must not come in this way (403). Made by the console itself.
     Forbidden,
+    /// A login is missing or wrong (401).
+    Unauthorized,
+    /// Too many log-ins have failed (429).
+    TooMany,
     /// The path takes other methods (405). Made by the console itself.
     Method,
     /// No majority, or a deadline has passed; what was asked may still happen (503).

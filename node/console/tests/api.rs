@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use ferrymq_console::{Answer, Config, Console, Health, NewMember, Refusal, RefusalKind, Source};
+use ferrymq_console::{Answer, Config, Console, Gate, Health, Login, NewMember, Refusal, RefusalKind, Source, Wish};
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -70,7 +70,37 @@ impl Source for Recorder {
     }
 }
 
+/// Lets `boss` have every wish, `user` look, and where it is open everybody; notes who wanted what.
+#[derive(Default)]
+struct Keeper {
+    open: bool,
+    asked: Mutex<Vec<String>>,
+}
+
+impl Gate for Keeper {
+    fn admit<'a>(&'a self, from: SocketAddr, login: Option<Login>, wish: Wish) -> Answer<'a, Result<(), Refusal>> {
+        let name = login.as_ref().map_or("", |login| &login.name);
+        let note = format!("{} {name} {wish:?}", from.ip());
+        self.asked.lock().unwrap().push(note);
+        let refuse = |kind| {
+            Err(Refusal {
+                kind,
+                text: "no".into(),
+            })
+        };
+        let decided = match (login.as_ref().map(|login| (&*login.name, &*login.password)), wish) {
+            _ if self.open => Ok(()),
+            (Some(("boss", "pw")), _) | (Some(("user", "pw")), Wish::Look) => Ok(()),
+            (Some(("user", "pw")), Wish::Change) => refuse(RefusalKind::Forbidden),
+            (Some(("flood", _)), _) => refuse(RefusalKind::TooMany),
+            _ => refuse(RefusalKind::Unauthorized),
+        };
+        Box::pin(async move { decided })
+    }
+}
+
 struct Running {
+    gate: Arc<Keeper>,
     address: SocketAddr,
     source: Arc<Recorder>,
     stop: oneshot::Sender<()>,
@@ -78,6 +108,10 @@ struct Running {
 }
 
 async fn start(healthy: bool) -> Running {
+    start_with(healthy, true).await
+}
+
+async fn start_with(healthy: bool, open: bool) -> Running {
     let config = Config {
         listen: "127.0.0.1:0".parse().unwrap(),
         hosts: vec![],
@@ -89,10 +123,15 @@ async fn start(healthy: bool) -> Running {
         ..Recorder::default()
     });
     let (stop, stopped) = oneshot::channel();
-    let serving = tokio::spawn(console.serve(source.clone(), async {
+    let gate = Arc::new(Keeper {
+        open,
+        ..Keeper::default()
+    });
+    let serving = tokio::spawn(console.serve(source.clone(), gate.clone(), async {
         let _ = stopped.await;
     }));
     Running {
+        gate,
         address,
         source,
         stop,
@@ -205,4 +244,56 @@ async fn an_open_connection_does_not_hold_up_the_stop() {
         .expect("stops in time")
         .unwrap()
         .unwrap();
+}
+
+/// Every path, with every method, is behind the gate; only health is not.
+#[tokio::test]
+async fn nothing_but_health_is_answered_before_the_gate_has_been_asked() {
+    let running = start_with(true, false).await;
+    let (boss, user, flood) = ("Basic Ym9zczpwdw==", "Basic dXNlcjpwdw==", "Basic Zmxvb2Q6eA==");
+    let looks = [
+        "GET /api/status",
+        "GET /",
+        "GET /nowhere",
+        "GET /api/health/",
+        "GET //api/health",
+    ];
+    let changes = [
+        "POST /api/step-down",
+        "POST /api/reclaim",
+        "POST /api/members",
+        "DELETE /api/members/4",
+        "DELETE /api/health",
+        "POST /nowhere",
+        "OPTIONS /api/status",
+    ];
+    for request in looks.into_iter().chain(changes) {
+        for (login, status) in [("", 401), ("Bearer x", 401), ("Basic !", 401), (flood, 429)] {
+            let headers = format!("{CHANGE}Authorization: {login}\r\n");
+            let found = ask(running.address, request, &headers, "").await.0;
+            assert_eq!(found, status, "{request} {login}");
+        }
+        let as_user = ask(
+            running.address,
+            request,
+            &format!("{CHANGE}Authorization: {user}\r\n"),
+            "",
+        )
+        .await
+        .0;
+        assert_eq!(as_user == 403, changes.contains(&request), "{request}: {as_user}");
+        assert_ne!(as_user, 401, "{request}");
+        let as_boss = ask(
+            running.address,
+            request,
+            &format!("{CHANGE}Authorization: {boss}\r\n"),
+            "",
+        )
+        .await
+        .0;
+        assert!(![401, 403, 429].contains(&as_boss), "{request}: {as_boss}");
+    }
+    assert_eq!(ask(running.address, "GET /api/health", "", "").await.0, 200);
+    let asked = running.gate.asked.lock().unwrap();
+    assert!(asked.contains(&"127.0.0.1 boss Change".to_owned()) && asked.contains(&"127.0.0.1 user Look".to_owned()));
 }

@@ -8,7 +8,7 @@ use ferrymq_broker::{Acknowledge, Broker, Command, Effect, Queue, QueueId, Queue
 use ferrymq_message::Destination;
 
 use crate::{
-    Action, Bodies, Bridge, Consumer, ConsumerId, Direct, Target,
+    Action, Bodies, Bridge, ConnectionId, Consumer, ConsumerId, Direct, Target,
     consumer::Taken,
     numbers::Numbers,
     queue::{Flight, QueueDispatch},
@@ -65,6 +65,8 @@ pub struct Dispatcher {
     limits: Limits,
     queues: BTreeMap<QueueId, QueueDispatch>,
     consumers: BTreeMap<ConsumerId, Consumer>,
+    /// The same by connection: whose outbox has room again.
+    by_connection: BTreeSet<(ConnectionId, ConsumerId)>,
     /// Queues where something can be done.
     dirty: BTreeSet<QueueId>,
     /// Queues whose demand may have changed since it was last asked for.
@@ -107,6 +109,7 @@ impl Dispatcher {
     /// A consumer comes. Its queue must be there.
     pub fn add_consumer(&mut self, id: ConsumerId, consumer: Consumer) {
         self.touch(consumer.queue).add_consumer(id, &consumer);
+        self.by_connection.insert((consumer.connection, id));
         self.consumers.insert(id, consumer);
     }
 
@@ -114,6 +117,7 @@ impl Dispatcher {
     /// dead letter queue: a consumer with a large prefetch that comes and goes has not rejected anything.
     pub fn remove_consumer(&mut self, id: ConsumerId, counted: bool) -> Option<Command> {
         let mut consumer = self.consumers.remove(&id)?;
+        self.by_connection.remove(&(consumer.connection, id));
         let direct = std::mem::take(&mut consumer.direct);
         let Some(queue) = self.touch_known(consumer.queue) else {
             self.forget(consumer.queue, direct.into_iter().map(|(_, message)| message));
@@ -240,12 +244,12 @@ impl Dispatcher {
     }
 
     /// Something changed outside (an outbox has room again): look at the connection's queues.
-    pub fn poke(&mut self, connection: crate::ConnectionId) {
+    pub fn poke(&mut self, connection: ConnectionId) {
         let queues: Vec<QueueId> = self
-            .consumers
-            .values()
-            .filter(|c| c.connection == connection)
-            .map(|c| c.queue)
+            .by_connection
+            .range((connection, 0)..=(connection, ConsumerId::MAX))
+            .filter_map(|(_, id)| self.consumers.get(id))
+            .map(|consumer| consumer.queue)
             .collect();
         for queue in queues {
             self.touch_known(queue);

@@ -57,6 +57,11 @@ enum Consumption {
 #[derive(Debug, Default)]
 pub(crate) struct QueueDispatch {
     pub(crate) consumers: Turns,
+    /// How many of them have a selector, are browsers, are exclusive: most queues have none of these, and shall not walk
+    /// over all consumers to find that out.
+    selective: usize,
+    browsers: usize,
+    exclusive: usize,
     pub(crate) bridges: Vec<Bridge>,
     pub(crate) flights: HashMap<u64, Flight, FixedState>,
     waiting: BTreeSet<u64>,
@@ -69,9 +74,6 @@ pub(crate) struct QueueDispatch {
     pub(crate) idle_since_ms: Option<i64>,
     /// What does not take the log.
     pub(crate) direct: Directs,
-    /// How many of the consumers are exclusive, and how many are browsers.
-    exclusive: usize,
-    browsers: usize,
 }
 
 /// What a round takes out of the queue, to be proposed at its end.
@@ -98,18 +100,26 @@ const LOOKS_MAX: usize = 16_384;
 const SELECTIVE_LOOKS_MAX: usize = 512;
 
 impl QueueDispatch {
+    /// A consumer comes.
     pub(crate) fn add_consumer(&mut self, id: ConsumerId, consumer: &Consumer) {
         self.consumers.push(id, consumer.priority);
-        self.exclusive += usize::from(consumer.exclusive);
+        self.selective += usize::from(consumer.selector.is_some());
         self.browsers += usize::from(consumer.browser);
+        self.direct.prefetch += u64::from(consumer.prefetch);
+        self.exclusive += usize::from(consumer.exclusive);
         self.idle_since_ms = None;
         self.rescan();
     }
 
+    /// A consumer goes. The queue may have been deleted and looked at since it came, so that it is not here.
     pub(crate) fn remove_consumer(&mut self, id: ConsumerId, consumer: &Consumer) {
-        self.consumers.remove(id);
-        self.exclusive -= usize::from(consumer.exclusive);
+        if !self.consumers.remove(id) {
+            return;
+        }
+        self.selective -= usize::from(consumer.selector.is_some());
         self.browsers -= usize::from(consumer.browser);
+        self.direct.prefetch -= u64::from(consumer.prefetch);
+        self.exclusive -= usize::from(consumer.exclusive);
         if consumer.exclusive {
             // Others may want what the exclusive one did not.
             self.rescan();
@@ -219,7 +229,7 @@ impl QueueDispatch {
             return browse_more;
         }
         let mut taken = Taken::default();
-        let selective = self.is_selective(&around);
+        let selective = self.is_selective();
         let sole = self.sole_consumer(&around);
         // Without selectors the cursor remembers it all.
         let mut position = if selective {
@@ -336,6 +346,9 @@ impl QueueDispatch {
     /// Browsers see each message once and take nothing. Returns how many of the consumers are browsers, and whether there
     /// is more to look at than one round may.
     fn browse(&mut self, around: &mut Surroundings<'_>, out: &mut Vec<Action>) -> (usize, bool) {
+        if self.browsers == 0 {
+            return (0, false);
+        }
         let mut more = false;
         let browsers: Vec<ConsumerId> = self
             .consumers

@@ -31,12 +31,15 @@ impl Turns {
         self.classes[at].consumers.push_back(id);
     }
 
-    /// A consumer goes.
-    pub(crate) fn remove(&mut self, id: ConsumerId) {
+    /// A consumer goes; tells whether it was there.
+    pub(crate) fn remove(&mut self, id: ConsumerId) -> bool {
+        let before = self.len();
         for class in &mut self.classes {
             class.consumers.retain(|&other| other != id);
         }
+        let removed = self.len() < before;
         self.classes.retain(|class| !class.consumers.is_empty());
+        removed
     }
 
     pub(crate) fn len(&self) -> usize {

@@ -8,11 +8,11 @@ use bytes::Bytes;
 use crate::{
     config::Config,
     copy,
+    disk::random,
     error::Error,
     front::{LogState, Place, Record},
     install::Install,
     live::SparseSegment,
-    disk::random,
     opening::open,
     queue::{Done, Need, Op},
     record::{HEADER_BYTES, PAYLOAD_BYTES_MAX},
@@ -298,6 +298,7 @@ impl Journal {
         stats.queued_bytes = self.queued_bytes();
         let (spare_segments, spare_bytes) = self.shared.room.spare();
         stats.spare_segments = spare_segments;
+        stats.spare_bytes = spare_bytes;
         stats.bytes_on_disk += spare_bytes;
         self.shared.counters.read_into(&mut stats);
         stats

@@ -26,6 +26,8 @@ pub struct Stats {
     pub sync_micros: SyncTimes,
     /// Files ready for use as the next segments, the reserved one included.
     pub spare_segments: usize,
+    /// Their size, bytes.
+    pub spare_bytes: u64,
 }
 
 /// Durations in microseconds.

@@ -74,9 +74,11 @@ impl Selector {
         })))
     }
 
-    /// True only where the selector is TRUE for this message; FALSE and unknown are both false.
+    /// True only where the selector is TRUE for this message; FALSE and unknown are both false. So
+    /// is what would take more than some milliseconds to find out.
     pub fn matches(&self, fields: &impl Fields) -> bool {
-        evaluate::truth(&self.0.root, fields, self.0.convert_strings) == Some(true)
+        let asked = evaluate::Asked::new(fields);
+        evaluate::truth(&self.0.root, &asked, self.0.convert_strings) == Some(true) && !asked.is_spent()
     }
 
     /// The text it was read from, with its prefix.

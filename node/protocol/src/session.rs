@@ -152,6 +152,9 @@ pub trait Session: Send {
 
     /// Replies outstanding.
     fn awaiting(&self) -> usize;
+
+    /// Bytes that the session has taken in and not passed on: the head of an unfinished frame, names of replies.
+    fn held_bytes(&self) -> usize;
 }
 
 #[cfg(test)]

@@ -423,6 +423,9 @@ fn raft_config(config: &Config) -> Result<openraft::Config, StartError> {
         quorum_loss_probe_interval: Some(3 * config.election_timeout_max_ms),
         enable_pre_vote: Some(true),
         enable_leader_restore: Some(false),
+        // A slave whose disk has lost what it had synced comes back with less than it has acknowledged. It gets that
+        // again; the master must neither stop nor leave it behind for ever.
+        allow_log_reversion: Some(true),
         ..openraft::Config::default()
     };
     raft.validate()

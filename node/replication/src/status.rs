@@ -152,6 +152,7 @@ fn journal(inner: &Inner) -> JournalStatus {
     BTreeMap::from([
         ("segments", stats.segments as u64),
         ("bytes_on_disk", stats.bytes_on_disk),
+        ("spare_bytes", stats.spare_bytes),
         ("live_bytes", stats.live_bytes),
         ("cache_bytes", stats.cache_bytes as u64),
         ("syncs", stats.syncs),

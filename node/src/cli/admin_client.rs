@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use clap::Args;
 use serde_json::Value;
 use tokio::{
@@ -10,7 +11,10 @@ use tokio::{
     time::timeout,
 };
 
-use super::{Exit, Failure};
+use super::{
+    Exit, Failure,
+    credentials::{CredentialArgs, Credentials},
+};
 
 /// Which node to ask.
 #[derive(Debug, Clone, Args)]
@@ -18,6 +22,19 @@ pub(crate) struct AdminArgs {
     /// The admin port of any node of the group
     #[arg(short, long, env = "FERRYMQ_ADMIN", default_value = "http://127.0.0.1:8161")]
     pub(crate) admin: String,
+    #[command(flatten)]
+    pub(crate) credentials: CredentialArgs,
+}
+
+impl AdminArgs {
+    /// A client for the node that was named.
+    ///
+    /// # Errors
+    /// As [`AdminClient::new`], and where there is a user without a password.
+    pub(crate) fn client(&self) -> Result<AdminClient, Failure> {
+        let client = AdminClient::new(&self.admin)?;
+        Ok(client.with(self.credentials.read()?))
+    }
 }
 
 /// One admin port.
@@ -25,6 +42,7 @@ pub(crate) struct AdminArgs {
 pub(crate) struct AdminClient {
     /// `host:port`.
     address: String,
+    credentials: Option<Credentials>,
 }
 
 /// How long connecting may take.
@@ -49,12 +67,25 @@ impl AdminClient {
             None => url,
         };
         let address = address.trim_end_matches('/');
-        if address.contains(['/', '@', '\r', '\n', ' ']) || !address.contains(':') {
+        if address.contains('@') {
+            // Not shown: it may contain a password.
+            let text = "--admin: write it as http://host:port, and who you are with --user and FERRYMQ_PASSWORD";
+            return Err(Failure::new(Exit::Usage, text));
+        }
+        if address.contains(['/', '\r', '\n', ' ']) || !address.contains(':') {
             return Err(wrong("write it as http://host:port"));
         }
         Ok(Self {
             address: address.to_owned(),
+            credentials: None,
         })
+    }
+
+    /// The same, asking as somebody.
+    #[must_use]
+    pub(crate) fn with(mut self, credentials: Option<Credentials>) -> Self {
+        self.credentials = credentials;
+        self
     }
 
     /// A client for the group's master, as this node knows it; for this node where it does not.
@@ -63,7 +94,10 @@ impl AdminClient {
     /// As [`AdminClient::get`].
     pub(crate) async fn master(self) -> Result<Self, Failure> {
         let status = self.get("/api/status").await?;
-        Ok(master_admin(&status).map_or(self, |address| Self { address }))
+        Ok(match master_admin(&status) {
+            Some(address) => Self { address, ..self },
+            None => self,
+        })
     }
 
     /// The JSON at `path`.
@@ -90,8 +124,12 @@ impl AdminClient {
             Err(_) => return Err(unreachable(format!("no connection within {CONNECT_MAX:?}"))),
         };
         let body = body.map(Value::to_string).unwrap_or_default();
+        let login = self.credentials.as_ref().map_or_else(String::new, |credentials| {
+            let text = format!("{}:{}", credentials.user, credentials.password);
+            format!("Authorization: Basic {}\r\n", BASE64.encode(text))
+        });
         let request = format!(
-            "{method} {path} HTTP/1.1\r\nHost: {}\r\nX-FerryMQ: 1\r\nContent-Type: application/json\r\n\
+            "{method} {path} HTTP/1.1\r\nHost: {}\r\n{login}X-FerryMQ: 1\r\nContent-Type: application/json\r\n\
              Content-Length: {}\r\nConnection: close\r\n\r\n{body}",
             self.address,
             body.len()
@@ -114,9 +152,14 @@ impl AdminClient {
             .pointer("/error/text")
             .and_then(Value::as_str)
             .unwrap_or("no reason was given");
+        let cure = if status == 401 {
+            "; give --user and FERRYMQ_PASSWORD"
+        } else {
+            ""
+        };
         Err(Failure::new(
             Exit::Failed,
-            format!("{} refused ({status}): {text}", self.address),
+            format!("{} refused ({status}): {text}{cure}", self.address),
         ))
     }
 }

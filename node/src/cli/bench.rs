@@ -14,6 +14,8 @@ use tokio::sync::watch;
 
 use super::{
     Exit, Failure,
+    connect::TlsArgs,
+    credentials::CredentialArgs,
     demo::interrupted,
     output::{Format, print, print_json},
 };
@@ -44,12 +46,10 @@ pub(crate) struct BenchArgs {
     /// Another group, to consume on
     #[arg(long, requires = "url")]
     consume_url: Option<String>,
-    /// User name
-    #[arg(long, requires = "url")]
-    login: Option<String>,
-    /// Password
-    #[arg(long, env = "FERRYMQ_PASSCODE", hide_env_values = true)]
-    passcode: Option<String>,
+    #[command(flatten)]
+    credentials: CredentialArgs,
+    #[command(flatten)]
+    tls: TlsArgs,
     /// A node's admin port, to show what the load costs it; once for each node
     #[arg(short, long, value_name = "URL", requires = "url")]
     admin: Vec<String>,
@@ -139,16 +139,23 @@ pub(crate) async fn run(args: BenchArgs) -> Result<(), Failure> {
 
 async fn measure(args: &BenchArgs, load: &Load) -> Result<(), Failure> {
     let place = Place::prepare(args).await?;
+    // What is started here asks nobody.
+    let credentials = if args.url.is_some() {
+        args.credentials.read()?
+    } else {
+        None
+    };
     let options = Options {
-        login: args.login.clone(),
-        passcode: args.passcode.clone(),
+        login: credentials.as_ref().map(|credentials| credentials.user.clone()),
+        passcode: credentials.as_ref().map(|credentials| credentials.password.clone()),
+        tls: args.tls.read(),
         startup_timeout: Duration::from_secs(10),
         follow_master: args.through != Through::Any,
         ..Options::default()
     };
     let senders = FerryDriver::new(&place.produce_url, options.clone());
     let receivers = FerryDriver::new(&place.consume_url, options);
-    let nodes = Nodes::new(&place.admins)?;
+    let nodes = Nodes::new(&place.admins, credentials.as_ref())?;
 
     let screen = Screen::new(load);
     let (phase, ended) = watch::channel(None);

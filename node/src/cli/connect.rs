@@ -1,13 +1,13 @@
 //! What producing and consuming have in common: whom to connect to, and what happens to the connection.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use clap::Args;
-use ferrymq_client::{ConnectError, Connection, Event, Options};
+use ferrymq_client::{ConnectError, Connection, Event, Options, TlsOptions};
 use serde_json::{Value, json};
 use tokio::sync::broadcast::{Receiver, error::TryRecvError};
 
-use super::{Exit, Failure};
+use super::{Exit, Failure, credentials::CredentialArgs};
 
 /// Whom to connect to.
 #[derive(Debug, Args)]
@@ -15,15 +15,36 @@ pub(crate) struct ConnectArgs {
     /// The brokers: failover:(tcp://a:61613,tcp://b:61613)?options, or tcp://a:61613
     #[arg(short, long, env = "FERRYMQ_URL", default_value = "failover:(tcp://127.0.0.1:61613)")]
     url: String,
-    /// User name
-    #[arg(long)]
-    login: Option<String>,
-    /// Password
-    #[arg(long, env = "FERRYMQ_PASSCODE", hide_env_values = true)]
-    passcode: Option<String>,
+    #[command(flatten)]
+    credentials: CredentialArgs,
+    #[command(flatten)]
+    tls: TlsArgs,
     /// The name under which durable subscriptions are kept
     #[arg(long)]
     client_id: Option<String>,
+}
+
+/// What is trusted and shown where the URL asks for TLS
+#[derive(Debug, Clone, Args)]
+pub(crate) struct TlsArgs {
+    /// For ssl:// addresses: PEM file with the authorities that may have signed a broker's certificate
+    #[arg(long, env = "FERRYMQ_CA", value_name = "FILE")]
+    ca: Option<PathBuf>,
+    /// Own certificate (PEM), for brokers that ask for one
+    #[arg(long, value_name = "FILE", requires = "key", requires = "ca")]
+    certificate: Option<PathBuf>,
+    /// Its private key (PEM)
+    #[arg(long, value_name = "FILE", requires = "certificate")]
+    key: Option<PathBuf>,
+}
+
+impl TlsArgs {
+    pub(crate) fn read(&self) -> Option<TlsOptions> {
+        Some(TlsOptions {
+            ca: self.ca.clone()?,
+            own: self.certificate.clone().zip(self.key.clone()),
+        })
+    }
 }
 
 impl ConnectArgs {
@@ -32,9 +53,11 @@ impl ConnectArgs {
     /// # Errors
     /// Exit code 2 where the URL is wrong, otherwise 3.
     pub(crate) async fn connect(&self) -> Result<(Connection, Story), Failure> {
+        let credentials = self.credentials.read()?;
         let options = Options {
-            login: self.login.clone(),
-            passcode: self.passcode.clone(),
+            login: credentials.as_ref().map(|credentials| credentials.user.clone()),
+            passcode: credentials.map(|credentials| credentials.password),
+            tls: self.tls.read(),
             client_id: self.client_id.clone(),
             startup_timeout: Duration::from_secs(10),
             ..Options::default()
@@ -44,6 +67,7 @@ impl ConnectArgs {
                 let story = Story::new(connection.events());
                 Ok((connection, story))
             }
+            Err(error @ ConnectError::Tls(_)) => Err(Failure::new(Exit::Usage, error)),
             Err(error @ ConnectError::Uri(_)) => Err(Failure::new(Exit::Usage, format!("--url: {error}"))),
             Err(error) => Err(Failure::new(Exit::Unreachable, error)),
         }

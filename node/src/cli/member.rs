@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::{
     Failure,
-    admin_client::{AdminArgs, AdminClient},
+    admin_client::AdminArgs,
     output::{Format, print, print_json},
     status::members_table,
 };
@@ -83,11 +83,7 @@ pub(crate) async fn run(args: MemberArgs) -> Result<(), Failure> {
     match args.command {
         MemberCommand::List { admin, output } => {
             // The master knows how far each node has got; the others only who there is.
-            let status = AdminClient::new(&admin.admin)?
-                .master()
-                .await?
-                .get("/api/status")
-                .await?;
+            let status = admin.client()?.master().await?.get("/api/status").await?;
             match output {
                 Format::Table => print(&members_table(&status["group"]).to_string()),
                 Format::Json => print_json(&status["group"]["members"]),
@@ -108,12 +104,12 @@ pub(crate) async fn run(args: MemberArgs) -> Result<(), Failure> {
                     body[name] = Value::from(address);
                 }
             }
-            let master = AdminClient::new(&admin.admin)?.master().await?;
+            let master = admin.client()?.master().await?;
             let answer = master.change("POST", "/api/members", Some(&body)).await?;
             tell(output, &answer, &format!("node {node} is a member now"))
         }
         MemberCommand::Remove { node, admin, output } => {
-            let master = AdminClient::new(&admin.admin)?.master().await?;
+            let master = admin.client()?.master().await?;
             let answer = master.change("DELETE", &format!("/api/members/{node}"), None).await?;
             tell(output, &answer, &format!("node {node} is no member any more"))
         }

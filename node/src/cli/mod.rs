@@ -16,11 +16,14 @@ mod status;
 mod step_down;
 
 mod config;
+mod hash_password;
 mod journal;
 
 mod connect;
+mod credentials;
 mod output;
 mod rate;
+mod secret_input;
 
 use std::process::ExitCode;
 
@@ -52,6 +55,7 @@ enum Command {
     Member(member::MemberArgs),
     Reclaim(reclaim::ReclaimArgs),
     Config(config::ConfigArgs),
+    HashPassword(hash_password::HashPasswordArgs),
     Journal(journal::JournalArgs),
 }
 
@@ -68,6 +72,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Member(args) => run(member::run(args)),
         Command::Reclaim(args) => run(reclaim::run(args)),
         Command::Config(args) => config::run(args),
+        Command::HashPassword(args) => hash_password::run(args),
         Command::Journal(args) => journal::run(args),
     };
     match result {

@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::{
     Failure,
-    admin_client::{AdminArgs, AdminClient},
+    admin_client::AdminArgs,
     output::{Format, cell, print, print_json},
 };
 
@@ -30,7 +30,7 @@ pub(crate) struct ReclaimArgs {
 }
 
 pub(crate) async fn run(args: ReclaimArgs) -> Result<(), Failure> {
-    let master = AdminClient::new(&args.admin.admin)?.master().await?;
+    let master = args.admin.client()?.master().await?;
     let body = json!({ "group": args.group });
     let answer = master.change("POST", "/api/reclaim", Some(&body)).await?;
     match args.output {

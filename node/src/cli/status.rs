@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::{
     Failure,
-    admin_client::{AdminArgs, AdminClient},
+    admin_client::AdminArgs,
     output::{Format, Table, cell, print, print_json, size},
 };
 
@@ -31,7 +31,7 @@ pub(crate) struct StatusArgs {
 }
 
 pub(crate) async fn run(args: StatusArgs) -> Result<(), Failure> {
-    let asked = AdminClient::new(&args.admin.admin)?;
+    let asked = args.admin.client()?;
     let status = asked.get("/api/status").await?;
     // A master that cannot be reached is no reason to keep the rest back.
     let from_master = if args.local || !status["master"].is_null() {
@@ -117,11 +117,60 @@ fn heading(status: &Value) -> String {
         micros(&group["batches"]["commit_p50_micros"]),
         micros(&group["batches"]["commit_p99_micros"]),
     );
+    text += &clients_line(&status["clients"]);
     if let Some(notice) = group["notice"].as_str() {
         text += &format!("NOTICE: {notice}\n");
     }
     text
 }
+
+/// What clients hold of the node that was asked, and what was done about those that held too much.
+fn clients_line(clients: &Value) -> String {
+    if clients.is_null() {
+        return String::new();
+    }
+    let memory = |account: &str| {
+        let account = &clients["memory"][account];
+        let (held, max) = (
+            account["held"].as_u64().unwrap_or(0),
+            account["max"].as_u64().unwrap_or(0),
+        );
+        format!("{} of {}", size(held), size(max))
+    };
+    let mut text = format!(
+        "{} of {} client connections, {} not logged in; memory: in {}, kept {}, out {}\n",
+        cell(&clients["connections"]),
+        cell(&clients["connections_max"]),
+        cell(&clients["not_logged_in"]),
+        memory("incoming"),
+        memory("kept"),
+        memory("outgoing"),
+    );
+    let happened: Vec<String> = CLIENT_COUNTS
+        .iter()
+        .filter(|(key, _)| clients[key].as_u64().is_some_and(|count| count > 0))
+        .map(|(key, what)| format!("{} {what}", cell(&clients[key])))
+        .collect();
+    if !happened.is_empty() {
+        text += &format!("since the start: {}\n", happened.join(", "));
+    }
+    text
+}
+
+/// What is counted only where something goes wrong.
+const CLIENT_COUNTS: [(&str, &str); 11] = [
+    ("refused", "connections refused"),
+    ("refused_address", "refused for their address"),
+    ("strangers_cut", "cut before their log-in"),
+    ("accept_errors", "failed accepts"),
+    ("protocol_errors", "ended for a breach of the protocol"),
+    ("slow_consumers_cut", "slow consumers cut"),
+    ("slow_senders_cut", "slow senders cut"),
+    ("idle_transactions_cut", "idle transactions cut"),
+    ("keeps_refused", "requests refused for want of memory"),
+    ("destinations_refused", "destinations refused"),
+    ("producers_slowed", "times a producer had to wait"),
+];
 
 /// The nodes of the group; lag and times are known on the master only.
 pub(crate) fn members_table(group: &Value) -> Table {

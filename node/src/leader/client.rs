@@ -6,6 +6,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use ferrymq_access::Pass;
 use ferrymq_broker::QueueId;
 use ferrymq_dispatch::ConsumerId;
 use ferrymq_message::Destination;
@@ -20,6 +21,8 @@ use crate::{connection::ToClient, outbox::Outbox};
 pub(crate) struct Client {
     to: mpsc::UnboundedSender<ToClient>,
     pub(crate) outbox: Arc<Outbox>,
+    /// What it may do.
+    pub(crate) pass: Pass,
     pub(crate) client_id: Option<String>,
     pub(crate) subscriptions: BTreeMap<u32, ConsumerId>,
     /// Subscriptions whose queue or backlog is still being made.
@@ -30,7 +33,7 @@ pub(crate) struct Client {
     pub(crate) temporary: Vec<Destination>,
     /// Acknowledgements of it that ask for no answer and have no outcome yet.
     pub(crate) unanswered: u32,
-    /// It wants to be told once those have theirs.
+    /// Its DISCONNECT is answered when those and its last send are: the answer says that everything before it was done.
     pub(crate) leaving: Option<Token>,
     /// Requests that wait for room in the store.
     pub(crate) parked: VecDeque<Request>,
@@ -39,9 +42,14 @@ pub(crate) struct Client {
     pub(crate) logging: usize,
     /// Something of it may be held.
     pub(crate) holding: bool,
+    /// Sends among them of whose outcome the client wants to hear nothing.
+    pub(crate) parked_unheard: usize,
+    /// What each subscription counts for the node, in bytes.
+    pub(crate) kept: BTreeMap<u32, usize>,
     pub(crate) touched: bool,
     replies: Vec<(Token, Result<(), Refusal>)>,
     deliveries: Vec<Delivery>,
+    charged_bytes: usize,
 }
 
 /// Sends and acknowledgements that wait for their commit.
@@ -54,6 +62,8 @@ pub(crate) struct Transaction {
     /// What it acknowledged of messages that the log does not know.
     pub(crate) direct: Vec<Acknowledged>,
     pub(crate) bytes: usize,
+    /// What it counts for the node, in bytes.
+    pub(crate) kept: usize,
 }
 
 impl Client {
@@ -61,6 +71,7 @@ impl Client {
         Self {
             to,
             outbox,
+            pass: Pass::none(),
             client_id: None,
             subscriptions: BTreeMap::new(),
             opening: BTreeSet::new(),
@@ -71,9 +82,12 @@ impl Client {
             parked: VecDeque::new(),
             logging: 0,
             holding: false,
+            parked_unheard: 0,
+            kept: BTreeMap::new(),
             touched: false,
             replies: Vec::new(),
             deliveries: Vec::new(),
+            charged_bytes: 0,
         }
     }
 
@@ -93,10 +107,11 @@ impl Client {
         }
     }
 
-    /// The delivery's bytes are counted in the outbox already.
-    pub(crate) fn deliver(&mut self, delivery: Delivery) {
+    /// The delivery's bytes are counted in the outbox already, as `charged_bytes`.
+    pub(crate) fn deliver(&mut self, delivery: Delivery, charged_bytes: usize) {
         self.flush_replies();
         self.deliveries.push(delivery);
+        self.charged_bytes += charged_bytes;
     }
 
     /// A browser has seen everything.
@@ -125,7 +140,10 @@ impl Client {
 
     fn flush_deliveries(&mut self) {
         if !self.deliveries.is_empty() {
-            let _ = self.to.send(ToClient::Deliveries(std::mem::take(&mut self.deliveries)));
+            let _ = self.to.send(ToClient::Deliveries {
+                deliveries: std::mem::take(&mut self.deliveries),
+                charged_bytes: std::mem::take(&mut self.charged_bytes),
+            });
         }
     }
 }

@@ -12,8 +12,13 @@ use ferrymq_replication::Group;
 use super::{Leader, client::Client, outcome::Pending};
 use crate::{clock, crash};
 
-/// Messages below this size are copied out of their batch before they wait for a client.
-const DETACHED_BYTES_MAX: usize = 4096;
+/// Messages below this size are copied out of their batch before they wait for a client: a part of a batch would keep a
+/// megabyte in memory for as long as it waits.
+const DETACHED_BYTES_MAX: usize = 256 << 10;
+/// What a delivery takes beside its message, in bytes.
+pub(super) const DELIVERY_BYTES: usize = 256;
+/// Messages up to this size are copied for each subscriber of a topic when they are written; larger ones are shared.
+const COPIED_BYTES_MAX: usize = 4096;
 /// A topic's subscriber may be behind by so many times the outbox; then it is disconnected and told why.
 const SUBSCRIBER_OUTBOXES_MAX: usize = 16;
 
@@ -29,7 +34,7 @@ impl Leader {
             match effect {
                 Effect::Published { topic, place } => {
                     if let Some(message) = self.read(*place) {
-                        self.publish(topic.name(), &message, None);
+                        self.publish(topic.name(), &detached(message), None);
                     }
                 }
                 Effect::Offered { group, transfer, .. } => self.send_transfer(*group, *transfer),
@@ -64,7 +69,13 @@ impl Leader {
     /// Gives each subscriber of the moment its copy.
     pub(super) fn publish(&mut self, topic: &str, message: &StoredMessage, from: Option<ConnectionId>) {
         let max = self.config.outbox_bytes_max * SUBSCRIBER_OUTBOXES_MAX;
-        for copy in self.topics.publish(topic, message, from) {
+        let load = self.config.load.clone();
+        let copies = self.topics.publish(topic, message, from);
+        let bytes = message.bytes().len();
+        // Its memory is that of all subscribers together, and free again when the last of them has got it.
+        let shared = (bytes > COPIED_BYTES_MAX && !copies.is_empty()).then(|| load.shared(message));
+        let message = shared.as_ref().unwrap_or(message);
+        for copy in copies {
             let Some(attached) = self.consumers.get(&copy.consumer).copied() else {
                 continue;
             };
@@ -77,20 +88,21 @@ impl Leader {
             if client.outbox.unwritten_bytes() > max {
                 let text = format!("{max} bytes wait for this slow subscriber of topic://{topic}, which is the limit");
                 tracing::warn!(connection = copy.connection, topic, "a slow subscriber is disconnected");
-                client.fail(Refusal::new(RefusalKind::Full, text));
-                // It does not read, so it will not hear of it either.
-                client.outbox.end();
+                load.counts.slow_consumers_cut.add();
+                client.outbox.end(Refusal::new(RefusalKind::Full, text));
                 continue;
             }
-            client.outbox.hand_out(message.bytes().len());
-            client.deliver(Delivery {
+            let charged = DELIVERY_BYTES + if shared.is_some() { 0 } else { bytes };
+            client.outbox.hand_out(bytes, charged);
+            let delivery = Delivery {
                 subscription: attached.subscription,
                 tag: copy.tag,
                 message: message.clone(),
                 redelivery_count: 0,
                 redelivered: false,
                 dead_letter: None,
-            });
+            };
+            client.deliver(delivery, charged);
         }
     }
 
@@ -182,14 +194,16 @@ impl Leader {
         let subscription = attached.subscription;
         let message = detached(message);
         if let Some(client) = self.touch(attached.connection) {
-            client.deliver(Delivery {
+            let charged = DELIVERY_BYTES + message.bytes().len();
+            let delivery = Delivery {
                 subscription,
                 tag,
                 message,
                 redelivery_count,
                 redelivered,
                 dead_letter,
-            });
+            };
+            client.deliver(delivery, charged);
         }
     }
 
@@ -209,7 +223,7 @@ impl Leader {
     }
 }
 
-/// A small message by itself: as a part of its batch it would keep a megabyte in memory for as long as it waits.
+/// A message by itself, unless it is most of its batch.
 fn detached(message: StoredMessage) -> StoredMessage {
     if message.bytes().len() >= DETACHED_BYTES_MAX {
         return message;
@@ -251,12 +265,12 @@ impl Bodies for Reading<'_> {
     fn has_room(&self, connection: ConnectionId) -> bool {
         self.clients
             .get(&connection)
-            .is_some_and(|c| c.outbox.unwritten_bytes() < self.outbox_bytes_max)
+            .is_some_and(|c| c.outbox.has_room(self.outbox_bytes_max))
     }
 
     fn hand_out(&self, connection: ConnectionId, bytes: usize) {
         if let Some(client) = self.clients.get(&connection) {
-            client.outbox.hand_out(bytes);
+            client.outbox.hand_out(bytes, DELIVERY_BYTES + bytes);
         }
     }
 }

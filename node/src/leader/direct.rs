@@ -9,7 +9,12 @@ use ferrymq_dispatch::{Arrival, Arrived, ConnectionId, ConsumerId, Direct, Settl
 use ferrymq_message::{Message, Producer, StoredMessage};
 use ferrymq_protocol::{Delivery, Refusal, Token};
 
-use super::{Leader, client::Transaction, delivery::Reading, outcome::Pending};
+use super::{
+    Leader,
+    client::Transaction,
+    delivery::{DELIVERY_BYTES, Reading},
+    outcome::Pending,
+};
 use crate::clock;
 
 /// What became of a non-persistent message to a queue.
@@ -146,14 +151,17 @@ impl Leader {
             return;
         };
         if let Some(client) = self.touch(connection) {
-            client.deliver(Delivery {
+            // As it was counted when it was handed out.
+            let charged = DELIVERY_BYTES + message.bytes().len();
+            let delivery = Delivery {
                 subscription,
                 tag,
                 message,
                 redelivery_count: u32::from(redeliveries),
                 redelivered: redeliveries > 0,
                 dead_letter: None,
-            });
+            };
+            client.deliver(delivery, charged);
         }
     }
 

@@ -20,10 +20,11 @@ pub(super) enum Pending {
         /// Of a non-persistent message that others of its queue shall not overtake.
         queue: Option<QueueId>,
     },
-    /// A client's transaction.
+    /// A client whose transaction held so many bytes.
     Commit {
         connection: ConnectionId,
         token: Option<Token>,
+        kept: usize,
     },
     /// Messages that came back without the log knowing of them.
     PutBack { queue: QueueId },
@@ -72,8 +73,14 @@ impl Leader {
                     self.dispatcher.logged(queue);
                 }
                 self.reply(connection, token, to_reply(result));
+                self.leave_if_answered(connection);
             }
-            Pending::Commit { connection, token } => {
+            Pending::Commit {
+                connection,
+                token,
+                kept,
+            } => {
+                self.let_transaction_go(connection, kept);
                 self.answered(connection, 0, true);
                 self.reply(connection, token, to_reply(result));
             }

@@ -1,8 +1,11 @@
 //! What clients ask for: each request becomes a command, a change of the dispatcher, or a refusal.
 
-use ferrymq_broker::{Command, DeleteDestination, Owner, QueueId, Subscribe as OpenSubscription, Unsubscribe};
+use ferrymq_access::Right;
+use ferrymq_broker::{
+    Broker, Command, DeleteDestination, Owner, QueueId, QueueKind, Subscribe as OpenSubscription, Unsubscribe,
+};
 use ferrymq_dispatch::{ConnectionId, Consumer, Subscriber, Target};
-use ferrymq_message::{DestinationKind, Message, StoredMessage};
+use ferrymq_message::{Destination, DestinationKind, Message, StoredMessage};
 use ferrymq_protocol::{AckTarget, Durable, Login, Refusal, RefusalKind, Request, Subscribe, Token, Verdict};
 
 use super::{Attached, Leader, client::Transaction, direct::Sent, outcome::Pending};
@@ -10,21 +13,34 @@ use crate::{connection::request_bytes, ingress};
 
 impl Leader {
     pub(super) fn on_request(&mut self, connection: ConnectionId, request: Request) {
+        let waits = self.must_wait(&request);
         let Some(client) = self.clients.get_mut(&connection) else {
             return;
         };
-        let takes_log = match &request {
+        if client.parked.is_empty() {
+            if !waits {
+                return self.handle(connection, request);
+            }
+        } else if may_overtake(client.parked_unheard, &request) {
+            return self.handle(connection, request);
+        }
+        self.park(connection, request);
+    }
+
+    /// Whether there is no room for it now.
+    fn must_wait(&self, request: &Request) -> bool {
+        match request {
             Request::Send {
                 message, transaction, ..
-            } => transaction.is_some() || takes_log(message),
-            _ => false,
-        };
-        // Behind a send that waits for room, everything of this client waits: its order is kept.
-        if !client.parked.is_empty() || (self.store_full && takes_log) {
-            return self.park(connection, request);
+            } => {
+                // Subscribers that do not keep up slow down those who publish, until they move on or are ended.
+                let crowded = message.destination.kind().is_topic() && self.config.load.memory.outgoing.is_spent();
+                (self.store_full && takes_log(message, transaction.as_deref())) || crowded
+            }
+            Request::Acknowledge { .. } | Request::Disconnect { .. } | Request::Connect { .. } => false,
+            // What becomes a command is bounded by the log's pace.
+            _ => self.group.backlog_bytes() > self.config.load.memory.incoming.max(),
         }
-        client.logging += usize::from(takes_log);
-        self.handle(connection, request);
     }
 
     fn park(&mut self, connection: ConnectionId, request: Request) {
@@ -32,7 +48,11 @@ impl Leader {
             return;
         };
         if client.parked.is_empty() {
+            self.config.load.counts.producers_slowed.add();
             self.parked.push_back(connection);
+        }
+        if matches!(request, Request::Send { token: None, .. }) {
+            client.parked_unheard += 1;
         }
         client.parked.push_back(request);
     }
@@ -42,35 +62,46 @@ impl Leader {
         let Some(client) = self.clients.get_mut(&connection) else {
             return;
         };
+        client.parked_unheard = 0;
         for request in std::mem::take(&mut client.parked) {
             self.on_request(connection, request);
         }
     }
 
     fn handle(&mut self, connection: ConnectionId, request: Request) {
+        let bytes = request_bytes(&request);
+        let is_send = matches!(request, Request::Send { .. });
+        if let Request::Send {
+            message, transaction, ..
+        } = &request
+            && takes_log(message, transaction.as_deref())
+            && let Some(client) = self.clients.get_mut(&connection)
+        {
+            client.logging += 1;
+        }
+        self.dispatch_request(connection, request, bytes);
+        // A send is answered when it is stored.
+        if !is_send {
+            self.answered(connection, bytes, false);
+            self.leave_if_answered(connection);
+        }
+    }
+
+    fn dispatch_request(&mut self, connection: ConnectionId, request: Request, bytes: usize) {
         match request {
             Request::Connect { token, login } => self.connect(connection, token, login),
-            Request::Send { .. } => {
-                let bytes = request_bytes(&request);
-                let Request::Send {
-                    token,
-                    message,
-                    transaction,
-                } = request
-                else {
-                    return;
-                };
-                self.send(connection, token, message, transaction, bytes);
-            }
+            Request::Send {
+                token,
+                message,
+                transaction,
+            } => self.send(connection, token, message, transaction, bytes),
             Request::Subscribe { token, subscribe } => self.subscribe(connection, token, subscribe),
             Request::Unsubscribe { token, subscription } => {
                 self.unsubscribe(connection, subscription);
                 self.reply(connection, token, Ok(()));
             }
             Request::ForgetDurable { token, client_id, name } => {
-                let owner = Owner::Client { client_id, name };
-                let command = Command::Unsubscribe(Unsubscribe { owner }).encode();
-                self.submit(command, Pending::Reply { connection, token });
+                self.forget_durable(connection, token, Owner::Client { client_id, name });
             }
             Request::Acknowledge {
                 token,
@@ -93,7 +124,9 @@ impl Leader {
             Request::Abort { token, transaction } => self.abort(connection, token, &transaction),
             Request::Disconnect { token } => {
                 self.end_subscriptions(connection);
-                self.leave(connection, token);
+                if let Some(client) = self.clients.get_mut(&connection) {
+                    client.leaving = token;
+                }
             }
         }
     }
@@ -105,19 +138,23 @@ impl Leader {
     }
 
     fn connect(&mut self, connection: ConnectionId, token: Token, login: Login) {
-        let result = if self.clients.len() > self.config.connections_max {
-            let text = format!(
-                "{} clients are connected, which is the limit; try again later",
-                self.clients.len() - 1
-            );
-            Err(Refusal::new(RefusalKind::Full, text))
-        } else {
-            Ok(())
-        };
         if let Some(client) = self.clients.get_mut(&connection) {
             client.client_id = login.client_id;
         }
-        self.reply(connection, Some(token), result);
+        self.reply(connection, Some(token), Ok(()));
+    }
+
+    /// Whether one more destination would be one too many. Known ones are always fine.
+    fn refuse_destination(&self, destination: &Destination) -> Option<Refusal> {
+        if !self.destinations_full || destination.kind().is_topic() {
+            return None;
+        }
+        let find = |broker: &Broker| broker.queues().find(destination.kind(), destination.name());
+        if self.group.with_broker(find).is_some() {
+            return None;
+        }
+        self.config.load.counts.destinations_refused.add();
+        Some(too_many(destination, self.config.destinations_max))
     }
 
     fn send(
@@ -128,14 +165,19 @@ impl Leader {
         transaction: Option<String>,
         bytes: usize,
     ) {
-        let takes_log = transaction.is_some() || takes_log(&message);
-        let admitted = match ingress::admit_send(&message) {
+        let takes_log = takes_log(&message, transaction.as_deref());
+        let authorized = self.authorize(connection, Right::Write, &message.destination);
+        let admitted = match authorized.and_then(|()| ingress::admit_send(&message)) {
             Ok(admitted) => admitted,
             Err(refusal) => {
                 self.answered(connection, bytes, takes_log);
                 return self.reply(connection, token, Err(refusal));
             }
         };
+        if let Some(refusal) = self.refuse_destination(&message.destination) {
+            self.answered(connection, bytes, takes_log);
+            return self.reply(connection, token, Err(refusal));
+        }
         if let Some(name) = transaction {
             self.tell_passed(message.producer.as_ref());
             let result = self.hold_back(connection, &name, &[admitted.command], None);
@@ -212,13 +254,42 @@ impl Leader {
         }
     }
 
+    /// Answers a DISCONNECT when nothing that the client sent, with a receipt or without, is under way any more. STOMP 1.2
+    /// promises that to clients that have asked for a receipt of everything; to those that have asked for this one alone
+    /// it is the only word they get.
+    pub(super) fn leave_if_answered(&mut self, connection: ConnectionId) {
+        if let Some(client) = self.clients.get_mut(&connection)
+            && client.unanswered == 0
+            && client.outbox.unanswered_bytes() == 0
+            && let Some(token) = client.leaving.take()
+        {
+            self.reply(connection, Some(token), Ok(()));
+        }
+    }
+
     fn subscribe(&mut self, connection: ConnectionId, token: Option<Token>, subscribe: Subscribe) {
-        if let Err(refusal) = ingress::check_subscribe(&subscribe) {
+        let authorized = self.authorize(connection, Right::Read, &subscribe.destination);
+        if let Err(refusal) = authorized.and_then(|()| ingress::check_subscribe(&subscribe)) {
             return self.reply(connection, token, Err(refusal));
         }
         let destination = subscribe.destination.clone();
+        if let Some(refusal) = self
+            .refuse_destination(&destination)
+            .or_else(|| self.keep_subscription(connection, &subscribe))
+        {
+            return self.reply(connection, token, Err(refusal));
+        }
         if let Some(Durable { client_id, name }) = subscribe.durable.clone() {
             let owner = Owner::Client { client_id, name };
+            if self.destinations_full
+                && self
+                    .group
+                    .with_broker(|broker| broker.subscriptions().find(&owner).is_none())
+            {
+                self.config.load.counts.destinations_refused.add();
+                let refusal = too_many(&destination, self.config.destinations_max);
+                return self.reply(connection, token, Err(refusal));
+            }
             let selector = subscribe
                 .selector
                 .as_ref()
@@ -257,6 +328,48 @@ impl Leader {
                 self.open(connection, token, subscribe, command);
             }
         }
+    }
+
+    /// Whoever may read the topic may drop a subscription of it. One that is not there is nobody's.
+    fn forget_durable(&mut self, connection: ConnectionId, token: Option<Token>, owner: Owner) {
+        let topic = self.group.with_broker(|broker| {
+            let queue = broker.queues().get(broker.subscriptions().find(&owner)?)?;
+            match &queue.kind {
+                QueueKind::Subscription { topic, .. } => Some(topic.clone()),
+                QueueKind::Queue(_) => None,
+            }
+        });
+        if let Some(topic) = topic
+            && let Err(refusal) = self.authorize(connection, Right::Read, &topic)
+        {
+            return self.reply(connection, token, Err(refusal));
+        }
+        let command = Command::Unsubscribe(Unsubscribe { owner }).encode();
+        self.submit(command, Pending::Reply { connection, token });
+    }
+
+    /// Decided once for each destination of a connection, see [`ferrymq_access::Pass`].
+    fn authorize(&mut self, connection: ConnectionId, right: Right, destination: &Destination) -> Result<(), Refusal> {
+        match self.clients.get_mut(&connection) {
+            Some(client) => ingress::authorize(&mut client.pass, right, destination),
+            None => Ok(()),
+        }
+    }
+
+    /// What a subscription takes counts as long as it is there.
+    fn keep_subscription(&mut self, connection: ConnectionId, subscribe: &Subscribe) -> Option<Refusal> {
+        let client = self.clients.get_mut(&connection)?;
+        if client.kept.contains_key(&subscribe.subscription) {
+            return None;
+        }
+        let selector = subscribe.selector.as_ref().map_or(0, |selector| selector.text().len());
+        let bytes = SUBSCRIPTION_BYTES + subscribe.destination.name().len() + SELECTOR_FACTOR * selector;
+        if !client.outbox.keep(bytes) {
+            let text = "there is no memory for one more subscription (see [limits] memory); try again later";
+            return Some(Refusal::new(RefusalKind::Full, text));
+        }
+        client.kept.insert(subscribe.subscription, bytes);
+        None
     }
 
     /// Has the log make a queue or a backlog first.
@@ -357,6 +470,9 @@ impl Leader {
             return;
         };
         client.opening.remove(&subscription);
+        if let Some(bytes) = client.kept.remove(&subscription) {
+            client.outbox.let_go(bytes);
+        }
         let Some(id) = client.subscriptions.remove(&subscription) else {
             return;
         };
@@ -443,7 +559,14 @@ impl Leader {
         let Some(transaction) = client.transactions.get_mut(name) else {
             return Err(no_transaction(name));
         };
-        transaction.bytes += commands.iter().map(bytes::Bytes::len).sum::<usize>();
+        let bytes = commands.iter().map(bytes::Bytes::len).sum::<usize>();
+        let kept = bytes + commands.len() * HELD_COMMAND_BYTES;
+        if !client.outbox.keep_in_transaction(kept) {
+            let text = "the transactions of all clients hold as much as there is memory for (see [limits] memory)";
+            return Err(Refusal::new(RefusalKind::Full, text));
+        }
+        transaction.kept += kept;
+        transaction.bytes += bytes;
         if transaction.bytes > max {
             let text = format!("transaction {name:?} holds more than {max} bytes, which is the limit; commit earlier");
             return Err(Refusal::new(RefusalKind::Full, text));
@@ -470,7 +593,12 @@ impl Leader {
                     client.logging += 1;
                 }
                 let command = ferrymq_broker::encode_transaction(&transaction.commands);
-                self.submit(command, Pending::Commit { connection, token });
+                let pending = Pending::Commit {
+                    connection,
+                    token,
+                    kept: transaction.kept,
+                };
+                self.submit(command, pending);
             }
         }
     }
@@ -483,9 +611,17 @@ impl Leader {
         {
             None => self.reply(connection, token, Err(no_transaction(name))),
             Some(transaction) => {
+                self.let_transaction_go(connection, transaction.kept);
                 self.roll_back(transaction);
                 self.reply(connection, token, Ok(()));
             }
+        }
+    }
+
+    /// The memory of a transaction that has ended is free again.
+    pub(super) fn let_transaction_go(&self, connection: ConnectionId, kept: usize) {
+        if let Some(client) = self.clients.get(&connection) {
+            client.outbox.end_transaction(kept);
         }
     }
 
@@ -508,25 +644,11 @@ impl Leader {
         }
     }
 
-    /// The receipt of a DISCONNECT says that everything before it was processed (STOMP 1.2, "DISCONNECT"); that is more
-    /// than received for acknowledgements without receipts, which may still ride along with what comes next.
-    fn leave(&mut self, connection: ConnectionId, token: Option<Token>) {
-        match self.clients.get_mut(&connection) {
-            Some(client) if client.unanswered > 0 && token.is_some() => client.leaving = token,
-            _ => self.reply(connection, token, Ok(())),
-        }
-    }
-
     pub(super) fn on_acknowledged(&mut self, connection: ConnectionId) {
-        let Some(client) = self.clients.get_mut(&connection) else {
-            return;
-        };
-        client.unanswered -= 1;
-        if client.unanswered == 0
-            && let Some(token) = client.leaving.take()
-        {
-            self.reply(connection, Some(token), Ok(()));
+        if let Some(client) = self.clients.get_mut(&connection) {
+            client.unanswered -= 1;
         }
+        self.leave_if_answered(connection);
     }
 
     pub(super) fn on_closed(&mut self, connection: ConnectionId) {
@@ -549,8 +671,8 @@ impl Leader {
 }
 
 /// A send that is not a non-persistent one to a queue, which may do without the log.
-fn takes_log(message: &Message) -> bool {
-    message.persistent || message.destination.kind().is_topic()
+fn takes_log(message: &Message, transaction: Option<&str>) -> bool {
+    transaction.is_some() || message.persistent || message.destination.kind().is_topic()
 }
 
 /// The logged messages that an acknowledgement speaks of.
@@ -561,6 +683,23 @@ pub(super) fn acknowledged(command: &Command) -> Option<(QueueId, Vec<u64>)> {
         _ => None,
     }
 }
+
+/// An acknowledgement makes room, so it shall not wait behind a send that waits for room. But a client that does not want
+/// to hear of a send relies on the order: what it acknowledges next would be lost if that send were.
+fn may_overtake(parked_unheard: usize, request: &Request) -> bool {
+    parked_unheard == 0 && matches!(request, Request::Acknowledge { transaction: None, .. })
+}
+
+fn too_many(destination: &Destination, max: usize) -> Refusal {
+    let text = format!("{destination}: there are {max} queues and durable subscriptions, which is the limit");
+    Refusal::new(RefusalKind::Full, text)
+}
+
+/// What a subscription takes beside its texts, in bytes, and a selector for each byte of its own.
+const SUBSCRIPTION_BYTES: usize = 512;
+const SELECTOR_FACTOR: usize = 8;
+/// What a command in a transaction takes beside its bytes.
+const HELD_COMMAND_BYTES: usize = 64;
 
 fn no_transaction(name: &str) -> Refusal {
     Refusal::new(

@@ -36,6 +36,9 @@ impl Leader {
             "consumers": self.consumers.len(),
             "store_full": self.store_full,
             "waiting_for_room": self.parked.len(),
+            "backlog_bytes": self.backlog_bytes,
+            "backlog_bytes_max": self.config.backlog_bytes_max,
+            "destinations_max": self.config.destinations_max,
             "queues_total": total,
             "queues": queues,
             "mesh": {

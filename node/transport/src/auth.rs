@@ -277,7 +277,7 @@ async fn read_greeting(stream: &mut PeerStream) -> Result<GreetingBytes, PeerErr
 
 /// Closes after reading what the other side still sends: closing with unread bytes would reset the connection and
 /// could take our last words with it. The handshake's deadline bounds the time.
-async fn linger(stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) -> io::Result<()> {
+pub(crate) async fn linger(stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) -> io::Result<()> {
     stream.shutdown().await?;
     let mut unread = [0; 256];
     for _ in 0..UNREAD_ROUNDS_MAX {

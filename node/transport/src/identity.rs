@@ -293,7 +293,7 @@ fn ed25519_key(seed: &[u8; 32]) -> Result<KeyPair, IdentityError> {
     KeyPair::from_pkcs8_der_and_sign_algo(&PrivatePkcs8KeyDer::from(pkcs8), &rcgen::PKCS_ED25519).map_err(unusable)
 }
 
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, IdentityError> {
+pub(crate) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, IdentityError> {
     let found = CertificateDer::pem_file_iter(path)
         .and_then(|certificates| certificates.collect::<Result<Vec<_>, _>>())
         .map_err(|error| in_file(path, error))?;
@@ -303,14 +303,14 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, IdentityErr
     Ok(found)
 }
 
-fn in_file(path: &Path, reason: impl fmt::Display) -> IdentityError {
+pub(crate) fn in_file(path: &Path, reason: impl fmt::Display) -> IdentityError {
     IdentityError::File {
         path: path.to_owned(),
         reason: reason.to_string(),
     }
 }
 
-fn unusable(error: impl fmt::Display) -> IdentityError {
+pub(crate) fn unusable(error: impl fmt::Display) -> IdentityError {
     IdentityError::Unusable(error.to_string())
 }
 

@@ -19,6 +19,9 @@ pub mod peer;
 mod peer_error;
 pub mod stream;
 
+mod certificate_names;
+pub mod client_tls;
+
 pub mod endpoint;
 pub mod link;
 mod link_error;
@@ -29,6 +32,7 @@ mod udp_probe;
 mod fuzz;
 
 pub use auth::PeerAuth;
+pub use client_tls::{TlsClientStream, TlsDialer, TlsDoor};
 pub use endpoint::{LinkEndpoint, LinkOptions};
 pub use frame::{FrameError, FrameReader, FrameWriter};
 pub use identity::{Identity, IdentityError, PemFiles, certificate_name};

@@ -188,6 +188,12 @@ impl Group {
         self.put(command, token, false);
     }
 
+    /// Bytes that wait to be proposed; nothing waits long here.
+    pub fn backlog_bytes(&self) -> usize {
+        let submitted = locked(&self.shared.submitted);
+        submitted.iter().map(|submitted| submitted.command.len()).sum()
+    }
+
     fn put(&self, command: Bytes, token: u64, awaited: bool) {
         let command = spoil_command(&self.shared, command, token);
         locked(&self.shared.submitted).push(Submitted {

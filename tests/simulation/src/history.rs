@@ -112,7 +112,9 @@ impl History {
 
 /// The body that belongs to a message's id: the id, and padding that follows from it.
 pub(crate) fn body_of(id: &str) -> String {
-    let sum = id.bytes().fold(7_u64, |sum, byte| sum.wrapping_mul(31).wrapping_add(u64::from(byte)));
+    let sum = id
+        .bytes()
+        .fold(7_u64, |sum, byte| sum.wrapping_mul(31).wrapping_add(u64::from(byte)));
     let letter = char::from(b'a' + (sum % 26) as u8);
     let padding: String = std::iter::repeat_n(letter, 20 + (sum % 600) as usize).collect();
     format!("{id} {padding}")

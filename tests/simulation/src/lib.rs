@@ -13,6 +13,7 @@ extern crate self as ferrymq_replication;
 mod clock;
 mod config;
 mod crash;
+mod doorkeeper;
 mod group;
 mod mesh;
 pub use group::{Completion, Failure, Group, GroupEvent, GroupStatus, ReadError, Role};
@@ -23,9 +24,12 @@ mod node {
     pub(crate) mod connection;
     pub(crate) mod ingress;
     pub(crate) mod leader;
+    pub(crate) mod load;
+    pub(crate) mod memory;
     pub(crate) mod outbox;
+    pub(crate) mod places;
 }
-use node::{connection, ingress, leader, outbox};
+use node::{connection, ingress, leader, load, memory, outbox, places};
 
 #[path = "../../../node/replication/src"]
 #[allow(dead_code, reason = "some is for status only")]
@@ -33,10 +37,10 @@ mod replication {
     pub(crate) mod lease;
 }
 
-pub mod sabotage;
 mod process;
 mod raft;
 mod rng;
+pub mod sabotage;
 
 mod client;
 mod history;

@@ -135,7 +135,10 @@ impl World {
             // As the redirector of a slave.
             None => {
                 let group = self.nodes[to].group;
-                let master = self.nodes[to].process.as_ref().and_then(|process| process.replica.master);
+                let master = self.nodes[to]
+                    .process
+                    .as_ref()
+                    .and_then(|process| process.replica.master);
                 let master = master.map(|id| self.nodes[self.groups[group][id as usize - 1]].name.clone());
                 let endpoints = master.into_iter().collect();
                 self.wire(link, true, &Frame::Redirect { endpoints });
@@ -158,7 +161,9 @@ impl World {
             let lane = encoded.lane as usize;
             let delay_us = self.delay();
             let now_us = self.now_us;
-            let Some(wire) = self.links.open.get_mut(&link) else { return };
+            let Some(wire) = self.links.open.get_mut(&link) else {
+                return;
+            };
             wire.lanes[side][lane].push_back((encoded.kind, payload.into()));
             let due_us = wire.due_us[side][lane].max(now_us + delay_us);
             wire.due_us[side][lane] = due_us;
@@ -173,7 +178,9 @@ impl World {
         if self.is_paused(to) || self.network.is_blocked(from, to) {
             return self.after(25 * MS, Due::Link(LinkDue::Deliver { link, to_first, lane }));
         }
-        let Some(wire) = self.links.open.get_mut(&link) else { return };
+        let Some(wire) = self.links.open.get_mut(&link) else {
+            return;
+        };
         let Some((kind, payload)) = wire.lanes[side][lane].pop_front() else {
             return;
         };
@@ -184,7 +191,9 @@ impl World {
                 }
             }
             Ok(None) => {}
-            Err(error) => self.history.break_promise(11, format!("a link's own frame is not understood: {error}")),
+            Err(error) => self
+                .history
+                .break_promise(11, format!("a link's own frame is not understood: {error}")),
         }
     }
 

@@ -87,7 +87,9 @@ impl World {
             cuts: false,
             storm: self.is_storm,
         };
-        let Some(one) = self.clients.get_mut(client) else { return };
+        let Some(one) = self.clients.get_mut(client) else {
+            return;
+        };
         act(one, &mut turn);
         let Turn {
             frames, bytes, cuts, ..
@@ -153,7 +155,10 @@ impl World {
             if process.serves() {
                 return Some(door);
             }
-            let master = process.replica.master.filter(|_| self.sabotage != Some(Sabotage::CloseDoors))?;
+            let master = process
+                .replica
+                .master
+                .filter(|_| self.sabotage != Some(Sabotage::CloseDoors))?;
             Some(self.groups[self.nodes[door].group][master as usize - 1])
         });
         let reachable = target.filter(|to| *to == door || !self.network.is_blocked(door, *to));
@@ -205,7 +210,10 @@ impl World {
         if held_up {
             return self.after(20 * MS, Due::ToServer(number));
         }
-        let bytes = self.connections.get_mut(&number).and_then(|connection| connection.inbox.pop_front());
+        let bytes = self
+            .connections
+            .get_mut(&number)
+            .and_then(|connection| connection.inbox.pop_front());
         let Some(bytes) = bytes else { return };
         if self.nodes[target].incarnation == incarnation {
             self.turn(target, false, |process| process.receive(number, &bytes));
@@ -330,7 +338,11 @@ impl World {
     }
 
     pub(crate) fn open_connections(&self) -> Vec<u64> {
-        self.connections.iter().filter(|(_, c)| !c.dead).map(|(number, _)| *number).collect()
+        self.connections
+            .iter()
+            .filter(|(_, c)| !c.dead)
+            .map(|(number, _)| *number)
+            .collect()
     }
 
     pub(crate) fn drop_connections_of(&mut self, node: usize) {

@@ -124,7 +124,10 @@ impl Oracle {
             .filter(|(slot, _)| !slot.offered())
             .map(|(slot, name)| (slot.place, name.to_owned()))
             .collect();
-        places.into_iter().filter_map(|(place, name)| Some((self.id_at(place)?, name))).collect()
+        places
+            .into_iter()
+            .filter_map(|(place, name)| Some((self.id_at(place)?, name)))
+            .collect()
     }
 
     /// Messages that are anywhere in the group.
@@ -134,7 +137,12 @@ impl Oracle {
 
     /// Transfers that are not released.
     pub(crate) fn in_doubt(&self) -> usize {
-        self.broker.transfers().outgoing.values().map(|outgoing| outgoing.pending.len()).sum()
+        self.broker
+            .transfers()
+            .outgoing
+            .values()
+            .map(|outgoing| outgoing.pending.len())
+            .sum()
     }
 }
 

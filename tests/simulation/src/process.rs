@@ -3,7 +3,9 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
+    net::SocketAddr,
     sync::Arc,
+    task::{Context, Poll, Waker},
 };
 
 use bytes::{Bytes, BytesMut};
@@ -22,11 +24,13 @@ use tokio::sync::mpsc;
 
 use crate::{
     clock::{self, Instant},
-    connection::{ConnectionLimits, Driven, FromClient, LeaderHandle, ToClient},
+    connection::{ConnectionLimits, Driven, Entrance, FromClient, LeaderHandle, ToClient},
+    doorkeeper::{Doorkeeper, Visitor},
     group::{GroupEvent, Role, locked},
     leader::{Ended, Leader, LeaderConfig},
+    load::Load,
+    memory::Memory,
     mesh::MeshStarter,
-    outbox::Budget,
     raft::{Birth, Replica},
     sabotage::Sabotage,
 };
@@ -39,6 +43,7 @@ const LEADER_TICK_US: u64 = 100_000;
 /// Bounds small enough to be met.
 pub(crate) const OUTBOX_BYTES_MAX: usize = 8 << 10;
 const UNANSWERED_BYTES_MAX: usize = 16 << 10;
+const MEMORY_BYTES_MAX: usize = 320 << 10;
 /// Turns within a turn; beyond it something goes in circles.
 const ROUNDS_MAX: usize = 200;
 
@@ -51,7 +56,8 @@ pub(crate) struct Process {
     again_at_us: u64,
     starter: MeshStarter,
     events: VecDeque<GroupEvent>,
-    budget: Arc<Budget>,
+    load: Arc<Load>,
+    keeper: Arc<Doorkeeper>,
     sabotage: Option<Sabotage>,
     plan: Plan,
     accepts: u64,
@@ -112,7 +118,8 @@ impl Process {
             again_at_us: 0,
             starter: MeshStarter::default(),
             events: VecDeque::new(),
-            budget: Arc::new(Budget::new(64 << 10)),
+            load: Arc::new(Load::new(Memory::new(MEMORY_BYTES_MAX, UNANSWERED_BYTES_MAX))),
+            keeper: Arc::new(Doorkeeper::new()),
             sabotage,
             plan,
             accepts: 0,
@@ -182,7 +189,7 @@ impl Process {
         let mut leader = Leader::new(
             group,
             term,
-            leader_config(),
+            leader_config(self.load.clone()),
             self.starter.clone(),
             self.loops << TOKEN_BITS,
         );
@@ -306,7 +313,11 @@ impl Process {
                 }
             }
         }
-        let deposed = self.running.as_ref().and_then(|r| r.mesh.as_ref()).is_some_and(Mesh::is_deposed);
+        let deposed = self
+            .running
+            .as_ref()
+            .and_then(|r| r.mesh.as_ref())
+            .is_some_and(Mesh::is_deposed);
         if deposed && let Some(running) = &mut self.running {
             running.mesh = None;
         }
@@ -318,16 +329,25 @@ impl Process {
         let limits = ConnectionLimits {
             unanswered_bytes_max: UNANSWERED_BYTES_MAX,
             outbox_bytes_max: OUTBOX_BYTES_MAX,
-            budget: self.budget.clone(),
+            load: self.load.clone(),
             lease: {
                 let shared = self.replica.shared.clone();
                 Arc::new(move || shared.may_act())
             },
         };
         let name = format!("ID:{}-{}-{connection}", self.plan.group_name, self.replica.id);
-        let session = Box::new(StompSession::new(name, StompLimits::default()));
-        let begun = Driven::begin(session, connection, running.to.clone(), limits);
-        let Some((driven, from_leader)) = begun else { return false };
+        let session = Box::new(StompSession::new(name.clone(), StompLimits::default()));
+        let entrance = Entrance {
+            keeper: self.keeper.clone(),
+            visitor: Visitor {
+                address: SocketAddr::from(([127, 0, 0, 1], 0)),
+            },
+            session_id: name,
+        };
+        let begun = Driven::begin(session, connection, running.to.clone(), limits, entrance);
+        let Some((driven, from_leader)) = begun else {
+            return false;
+        };
         let served = Served {
             driven,
             from_leader,
@@ -344,7 +364,10 @@ impl Process {
         if let Some(served) = self.connections.get_mut(&connection) {
             served.driven.input.extend_from_slice(bytes);
             served.driven.on_input();
-            if self.sabotage == Some(Sabotage::DieOfGarbage) && served.driven.closing.is_some() && bytes.first() == Some(&b'!') {
+            if self.sabotage == Some(Sabotage::DieOfGarbage)
+                && served.driven.closing.is_some()
+                && bytes.first() == Some(&b'!')
+            {
                 self.fatal.get_or_insert("bytes that are no frame".into());
             }
         }
@@ -391,6 +414,15 @@ impl Served {
                     self.driven.on_written();
                 }
                 return true;
+            }
+            if let Some(login) = &mut self.driven.login {
+                // Whoever stands at this door decides at once.
+                let Poll::Ready(decided) = login.as_mut().poll(&mut Context::from_waker(Waker::noop())) else {
+                    return false;
+                };
+                self.driven.on_login(decided);
+                *busy = true;
+                continue;
             }
             let may_write = self.driven.may_write();
             if !may_write && self.from_leader.is_closed() {
@@ -451,20 +483,24 @@ impl Plan {
     }
 }
 
-fn leader_config() -> LeaderConfig {
+fn leader_config(load: Arc<Load>) -> LeaderConfig {
     LeaderConfig {
         dispatch: Limits::default(),
         outbox_bytes_max: OUTBOX_BYTES_MAX,
         transaction_bytes_max: 64 << 10,
         store_bytes_max: 32 << 20,
         store_reserve_bytes: 1 << 20,
-        connections_max: 100,
+        destinations_max: 10_000,
+        backlog_bytes_max: 64 << 20,
+        load,
     }
 }
 
 /// [`Sabotage::TakeBackOffers`].
 fn take_back(event: &GroupEvent, replica: &Replica) {
-    let GroupEvent::Applied { effects, .. } = event else { return };
+    let GroupEvent::Applied { effects, .. } = event else {
+        return;
+    };
     for effect in effects {
         if let Effect::Offered { group, .. } = effect {
             let command = Command::Reclaim(Reclaim { group: *group }).encode();
@@ -516,7 +552,11 @@ fn accepted_early(sabotage: Option<Sabotage>, action: &Action) -> Option<Event> 
 
 /// [`Sabotage::Reorder`] and [`Sabotage::IgnorePrefetch`].
 fn spoil_message(sabotage: Option<Sabotage>, message: FromClient) -> FromClient {
-    let FromClient::Requests { connection, mut requests } = message else {
+    let FromClient::Requests {
+        connection,
+        mut requests,
+    } = message
+    else {
         return message;
     };
     if sabotage == Some(Sabotage::Reorder) {
@@ -540,6 +580,8 @@ pub(crate) fn encode(frame: &stomp::Frame) -> Bytes {
     let mut out = ferrymq_protocol::Output::new();
     stomp::encode(frame, stomp::Version::V1_2, &mut out);
     let mut bytes = BytesMut::new();
-    out.take_chunks().iter().for_each(|chunk| bytes.extend_from_slice(chunk));
+    out.take_chunks()
+        .iter()
+        .for_each(|chunk| bytes.extend_from_slice(chunk));
     bytes.freeze()
 }

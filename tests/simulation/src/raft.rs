@@ -101,7 +101,10 @@ pub(crate) struct Committed {
 enum State {
     Follower,
     /// Asking for votes in advance, or for votes.
-    Candidate { pre: bool, votes: BTreeSet<NodeId> },
+    Candidate {
+        pre: bool,
+        votes: BTreeSet<NodeId>,
+    },
     Leader(Leading),
 }
 
@@ -125,11 +128,21 @@ struct Follower {
 enum After {
     Send(NodeId, Peer),
     /// Entries of this term are on disk up to this index.
-    Synced { term: u64, index: u64 },
+    Synced {
+        term: u64,
+        index: u64,
+    },
     /// The vote for oneself is on disk.
-    Stand { term: u64, transfer: bool },
+    Stand {
+        term: u64,
+        transfer: bool,
+    },
     /// The journal is ahead of this state.
-    WriteState { index: u64, term: u64, state: Bytes },
+    WriteState {
+        index: u64,
+        term: u64,
+        state: Bytes,
+    },
 }
 
 /// A batch on its way.
@@ -415,7 +428,12 @@ impl Replica {
             return;
         }
         match peer {
-            Peer::Vote { term, last, pre, transfer } => self.asked_for_vote(from, term, last, pre, transfer),
+            Peer::Vote {
+                term,
+                last,
+                pre,
+                transfer,
+            } => self.asked_for_vote(from, term, last, pre, transfer),
             Peer::Voted { term, granted, pre } => self.voted(from, term, granted, pre),
             Peer::Append {
                 term,
@@ -476,14 +494,23 @@ impl Replica {
         gathered.iter().for_each(|submitted| batch.push(&submitted.command));
         let tokens = gathered.iter().map(|submitted| submitted.token).collect();
         let index = self.append_own(batch.finish());
-        self.proposals.insert(index, Proposal { term: self.term, tokens });
+        self.proposals.insert(
+            index,
+            Proposal {
+                term: self.term,
+                tokens,
+            },
+        );
     }
 
     /// What a new entry's outcome means for whoever proposed it here.
     fn completions(&mut self, index: u64, term: u64, outcomes: Vec<Outcome>) -> Vec<Completion> {
         match self.proposals.remove(&index) {
             Some(proposal) if proposal.term == term => {
-                let outcomes = outcomes.into_iter().map(Ok).chain(std::iter::repeat_with(|| Err(Failure::Unknown)));
+                let outcomes = outcomes
+                    .into_iter()
+                    .map(Ok)
+                    .chain(std::iter::repeat_with(|| Err(Failure::Unknown)));
                 proposal.tokens.into_iter().zip(outcomes).collect()
             }
             Some(proposal) => unknown(proposal),
@@ -531,5 +558,9 @@ impl Replica {
 }
 
 fn unknown(proposal: Proposal) -> Vec<Completion> {
-    proposal.tokens.into_iter().map(|token| (token, Err(Failure::Unknown))).collect()
+    proposal
+        .tokens
+        .into_iter()
+        .map(|token| (token, Err(Failure::Unknown)))
+        .collect()
 }

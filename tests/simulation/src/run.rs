@@ -77,7 +77,9 @@ fn live(world: &mut World) {
     world.run(world.profile.storm_ms * MS);
     world.heal();
     world.say(|| "the storm is over".into());
-    let healed = world.run_until(HEAL_US, |world| is_settled(world) && world.clients.iter().all(Client::is_done));
+    let healed = world.run_until(HEAL_US, |world| {
+        is_settled(world) && world.clients.iter().all(Client::is_done)
+    });
     if !healed {
         return stuck(world, "after the storm not all came back or were answered");
     }
@@ -102,7 +104,9 @@ fn stuck(world: &mut World, what: &str) {
 
 fn describe(world: &World) -> String {
     let masters: Vec<Option<usize>> = (0..world.groups.len()).map(|group| world.master_of(group)).collect();
-    let down: Vec<usize> = (0..world.nodes.len()).filter(|node| world.nodes[*node].process.is_none()).collect();
+    let down: Vec<usize> = (0..world.nodes.len())
+        .filter(|node| world.nodes[*node].process.is_none())
+        .collect();
     let waiting: Vec<String> = world
         .clients
         .iter()
@@ -137,11 +141,22 @@ fn populate(world: &mut World) {
     let producer = Producer::new("n", NEWS, profile.messages / 2, 3, 30 * MS);
     jobs.push(("n".into(), home, Job::Produce(producer), false));
     let home = pick(world);
-    jobs.push(("t".into(), home, Job::Transact(Transactor::new("t", WHOLE, 0, profile.messages / 3)), false));
+    jobs.push((
+        "t".into(),
+        home,
+        Job::Transact(Transactor::new("t", WHOLE, 0, profile.messages / 3)),
+        false,
+    ));
 
     for nth in 0..profile.consumers {
         let home = pick(world);
-        let acks = [Ack::Individual, Ack::Individual, Ack::Cumulative, Ack::Transacted, Ack::Auto];
+        let acks = [
+            Ack::Individual,
+            Ack::Individual,
+            Ack::Cumulative,
+            Ack::Transacted,
+            Ack::Auto,
+        ];
         let ack = acks[world.rng.below(5) as usize];
         let prefetch = world.rng.between(1, 6) as u32;
         let mut consumer = Consumer::new(WORK, ack, prefetch, world.rng.between(0, 80) * MS);
@@ -150,7 +165,12 @@ fn populate(world: &mut World) {
     }
     let home = pick(world);
     let work_us = world.rng.between(0, 30) * MS;
-    jobs.push(("x".into(), home, Job::Consume(Consumer::new(WHOLE, Ack::Individual, 4, work_us)), true));
+    jobs.push((
+        "x".into(),
+        home,
+        Job::Consume(Consumer::new(WHOLE, Ack::Individual, 4, work_us)),
+        true,
+    ));
     let home = pick(world);
     let prefetch = world.rng.between(1, 5) as u32;
     let consumer = Consumer::new(ORDERED, Ack::Individual, prefetch, 20 * MS);
@@ -174,11 +194,15 @@ fn populate(world: &mut World) {
 fn is_settled(world: &World) -> bool {
     let masters = (0..world.groups.len()).all(|group| world.master_of(group).is_some());
     let up = (0..world.nodes.len()).all(|node| world.nodes[node].process.is_some());
-    let clients = world.clients.iter().filter(|client| !client.gone).all(|client| match &client.job {
-        Job::Garbage => true,
-        Job::Consume(consumer) => consumer.subscribed,
-        _ => matches!(client.link, crate::client::Link::Open(_)),
-    });
+    let clients = world
+        .clients
+        .iter()
+        .filter(|client| !client.gone)
+        .all(|client| match &client.job {
+            Job::Garbage => true,
+            Job::Consume(consumer) => consumer.subscribed,
+            _ => matches!(client.link, crate::client::Link::Open(_)),
+        });
     masters && up && clients && world.all_linked()
 }
 

@@ -125,7 +125,8 @@ pub(crate) fn spoil_command(shared: &Shared, command: Bytes, token: u64) -> Byte
             command
         }
         (kind::ENQUEUE, Some(Sabotage::ForgetProducers)) => nameless(&command).unwrap_or(command),
-        (kind::BEGIN_TERM, Some(Sabotage::ForgetDeliveries)) | (kind::ACKNOWLEDGE, Some(Sabotage::LoseAcknowledgements)) => {
+        (kind::BEGIN_TERM, Some(Sabotage::ForgetDeliveries))
+        | (kind::ACKNOWLEDGE, Some(Sabotage::LoseAcknowledgements)) => {
             Command::OpenDestination(Destination::queue("nothing")).encode()
         }
         (kind::TRANSACTION, Some(Sabotage::CutTransactions)) => {
@@ -154,7 +155,10 @@ fn parts(mut body: Bytes) -> Vec<Bytes> {
     let mut parts = Vec::new();
     let count = body.try_get_u32_le().unwrap_or(0);
     for _ in 0..count {
-        let len = body.get(1..HEAD_BYTES).and_then(|b| b.try_into().ok()).map_or(0, u32::from_le_bytes);
+        let len = body
+            .get(1..HEAD_BYTES)
+            .and_then(|b| b.try_into().ok())
+            .map_or(0, u32::from_le_bytes);
         let end = (HEAD_BYTES + len as usize).min(body.len());
         parts.push(body.split_to(end));
     }

@@ -73,7 +73,11 @@ impl World {
             Fault::PowerCut => self.strike_down(node, Crash::PowerCut),
             Fault::CrashAtDisk => {
                 let operations = self.rng.below(40);
-                self.nodes[node].ends_by = if self.rng.one_in(3) { Crash::Killed } else { Crash::PowerCut };
+                self.nodes[node].ends_by = if self.rng.one_in(3) {
+                    Crash::Killed
+                } else {
+                    Crash::PowerCut
+                };
                 self.nodes[node].machine.end_at(operations);
             }
             Fault::PowerCutGroup => {
@@ -120,7 +124,9 @@ impl World {
     fn block(&mut self, fault: Fault, node: usize) {
         let group = self.nodes[node].group;
         let others: Vec<usize> = match fault {
-            Fault::BlockGroups => (0..self.nodes.len()).filter(|other| self.nodes[*other].group != group).collect(),
+            Fault::BlockGroups => (0..self.nodes.len())
+                .filter(|other| self.nodes[*other].group != group)
+                .collect(),
             _ => (0..self.nodes.len()).filter(|other| *other != node).collect(),
         };
         let mine = match fault {
@@ -147,7 +153,9 @@ impl World {
 
     fn stall(&mut self) {
         let open = self.open_connections();
-        let Some(number) = self.rng.pick(&open).copied() else { return };
+        let Some(number) = self.rng.pick(&open).copied() else {
+            return;
+        };
         self.set_stalled(number, true);
         let until_us = self.rng.between(50 * MS, 1_500 * MS);
         self.after(until_us, Due::Relief(Relief::Unstall(number)));

@@ -41,7 +41,11 @@ pub(crate) enum Due {
     Disk(usize, u64),
     /// The master's loop hears what the log has brought.
     Heard(usize, u64),
-    Peer { to: usize, from: NodeId, peer: Peer },
+    Peer {
+        to: usize,
+        from: NodeId,
+        peer: Peer,
+    },
     Start(usize),
     Client(usize),
     Arrive(u64),
@@ -359,7 +363,11 @@ impl World {
         if wants_disk && !self.nodes[index].disk_due {
             self.nodes[index].disk_due = true;
             let slow = self.now_us < self.nodes[index].slow_until_us;
-            let delay_us = if slow { self.rng.between(20 * MS, 400 * MS) } else { self.rng.between(100, 3 * MS) };
+            let delay_us = if slow {
+                self.rng.between(20 * MS, 400 * MS)
+            } else {
+                self.rng.between(100, 3 * MS)
+            };
             self.after(delay_us, Due::Disk(index, incarnation));
         }
         if has_events && !self.nodes[index].heard_due {
@@ -425,7 +433,10 @@ impl World {
             .map(|other| PeerCandidate {
                 group: Some(format!("g{other}")),
                 group_id: None,
-                endpoints: self.groups[other].iter().map(|node| self.nodes[*node].name.clone()).collect(),
+                endpoints: self.groups[other]
+                    .iter()
+                    .map(|node| self.nodes[*node].name.clone())
+                    .collect(),
             })
             .collect()
     }
@@ -442,7 +453,11 @@ impl World {
         if flipped.is_none() && !failing {
             invariants::p9_damage::unexplained(self, index, why);
         }
-        let by = if self.rng.one_in(2) { Crash::Killed } else { Crash::PowerCut };
+        let by = if self.rng.one_in(2) {
+            Crash::Killed
+        } else {
+            Crash::PowerCut
+        };
         self.crash(index, by, true);
     }
 
@@ -468,7 +483,12 @@ impl World {
         let masters = self.groups[group].iter().copied();
         masters
             .filter(|node| self.nodes[*node].process.as_ref().is_some_and(Process::serves))
-            .max_by_key(|node| self.nodes[*node].process.as_ref().map_or(0, |process| process.replica.term))
+            .max_by_key(|node| {
+                self.nodes[*node]
+                    .process
+                    .as_ref()
+                    .map_or(0, |process| process.replica.term)
+            })
     }
 
     /// Whether every two groups have a link that carries demand.

@@ -1,8 +1,8 @@
 //! What each command brings about: outcomes, effects and what the state holds afterwards.
 
 use ferrymq_broker::{
-    Acknowledge, Command, Consuming, DeadLetter, DeleteDestination, Effect, Enqueue, Expire, Forget, GroupId, LiveChange,
-    Offer, Outcome, Owner, Pass, PutBack, Reclaim, Refused, Release, Return, Subscribe, Unsubscribe,
+    Acknowledge, Command, Consuming, DeadLetter, DeleteDestination, Effect, Enqueue, Expire, Forget, GroupId,
+    LiveChange, Offer, Outcome, Owner, Pass, PutBack, Reclaim, Refused, Release, Return, Subscribe, Unsubscribe,
 };
 use ferrymq_message::{Destination, DestinationKind, Message, Producer};
 
@@ -433,8 +433,15 @@ fn what_a_master_had_handed_out_without_the_log_is_put_back_with_its_count() {
     assert_eq!(group.ids(1), ["a", "b"]);
     let queue = group.broker.queues().get(1).unwrap();
     let slot = queue.get(1).unwrap();
-    assert_eq!((slot.redeliveries, queue.redelivered(1, slot), slot.expires_ms), (2, true, 5_000));
-    assert_eq!(group.outcome(&put_back(9, None)), Outcome::NotFound, "deleted meanwhile");
+    assert_eq!(
+        (slot.redeliveries, queue.redelivered(1, slot), slot.expires_ms),
+        (2, true, 5_000)
+    );
+    assert_eq!(
+        group.outcome(&put_back(9, None)),
+        Outcome::NotFound,
+        "deleted meanwhile"
+    );
 
     let letter = DeadLetter {
         original: q.clone(),

@@ -96,12 +96,8 @@ impl QueueDispatch {
     }
 
     /// True where a look may mean that a message is read and decoded.
-    pub(super) fn is_selective(&self, around: &Surroundings<'_>) -> bool {
-        self.bridges.iter().any(|bridge| !bridge.selectors.is_empty())
-            || self
-                .consumers
-                .iter()
-                .any(|id| around.consumers.get(&id).is_some_and(|c| c.selector.is_some()))
+    pub(super) fn is_selective(&self) -> bool {
+        self.selective > 0 || self.bridges.iter().any(|bridge| !bridge.selectors.is_empty())
     }
 
     pub(super) fn anybody_has_room(&self, around: &Surroundings<'_>) -> bool {

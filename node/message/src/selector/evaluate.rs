@@ -1,12 +1,49 @@
 //! Asks a selector's tree about one message, in three-valued logic: `None` and [`Operand::Unknown`] are unknown.
 
-use std::{borrow::Cow, cmp::Ordering};
+use std::{borrow::Cow, cell::Cell, cmp::Ordering};
 
 use super::{
     Fields,
     parser::{Arithmetic, Comparison, Expr},
 };
 use crate::Value;
+
+/// What one message may cost, in characters looked at: a selector of many patterns with many repetitions, asked about
+/// long texts, could take seconds otherwise. Some milliseconds.
+const STEPS_MAX: usize = 2_000_000;
+/// What looking a name up counts, beside the text that is found.
+const LOOK_UP_STEPS: usize = 16;
+
+/// One message that is asked about, and how much may still be looked at.
+pub(super) struct Asked<'a, F> {
+    fields: &'a F,
+    steps_left: Cell<usize>,
+}
+
+impl<'a, F: Fields> Asked<'a, F> {
+    pub(super) fn new(fields: &'a F) -> Self {
+        Self {
+            fields,
+            steps_left: Cell::new(STEPS_MAX),
+        }
+    }
+
+    /// Whether something was given up, so that nothing that was found out counts.
+    pub(super) fn is_spent(&self) -> bool {
+        self.steps_left.get() == 0
+    }
+
+    fn field(&self, name: &str) -> Value {
+        if self.steps_left.get() == 0 {
+            return Value::Null;
+        }
+        let value = self.fields.field(name);
+        let bytes = if let Value::Text(text) = &value { text.len() } else { 0 };
+        let steps = LOOK_UP_STEPS + bytes / 8;
+        self.steps_left.set(self.steps_left.get().saturating_sub(steps));
+        value
+    }
+}
 
 /// A value on its way through the tree.
 enum Operand<'a> {
@@ -78,7 +115,7 @@ impl Number {
 }
 
 /// What a condition says about the message.
-pub(super) fn truth(expr: &Expr, fields: &impl Fields, convert_strings: bool) -> Option<bool> {
+pub(super) fn truth(expr: &Expr, fields: &Asked<'_, impl Fields>, convert_strings: bool) -> Option<bool> {
     match expr {
         Expr::Or(operands) => any(operands, true, fields, convert_strings),
         Expr::And(operands) => any(operands, false, fields, convert_strings),
@@ -108,7 +145,7 @@ pub(super) fn truth(expr: &Expr, fields: &impl Fields, convert_strings: bool) ->
         },
         Expr::Like(value, pattern) => match operand(value, fields, convert_strings) {
             Operand::Unknown => None,
-            Operand::Text(text) => Some(pattern.matches(&text)),
+            Operand::Text(text) => pattern.matches(&text, &fields.steps_left),
             _ => Some(false),
         },
         Expr::IsNull(value) => Some(matches!(operand(value, fields, convert_strings), Operand::Unknown)),
@@ -120,7 +157,7 @@ pub(super) fn truth(expr: &Expr, fields: &impl Fields, convert_strings: bool) ->
 }
 
 /// OR where `wanted` is TRUE, AND where it is FALSE: one operand of the wanted truth decides.
-fn any(operands: &[Expr], wanted: bool, fields: &impl Fields, convert_strings: bool) -> Option<bool> {
+fn any(operands: &[Expr], wanted: bool, fields: &Asked<'_, impl Fields>, convert_strings: bool) -> Option<bool> {
     let mut result = Some(!wanted);
     for operand in operands {
         match truth(operand, fields, convert_strings) {
@@ -140,7 +177,7 @@ fn both(left: Option<bool>, right: Option<bool>) -> Option<bool> {
     }
 }
 
-fn operand<'a>(expr: &'a Expr, fields: &impl Fields, convert_strings: bool) -> Operand<'a> {
+fn operand<'a>(expr: &'a Expr, fields: &Asked<'_, impl Fields>, convert_strings: bool) -> Operand<'a> {
     match expr {
         Expr::Name(name) => Operand::of(fields.field(name)),
         Expr::Null => Operand::Unknown,

@@ -1,5 +1,7 @@
 //! The pattern of LIKE: `%` is any run of characters, `_` is one.
 
+use std::cell::Cell;
+
 /// A pattern, ready to be matched.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Like(Vec<Piece>);
@@ -28,12 +30,21 @@ impl Like {
         Self(pieces)
     }
 
-    /// Whether the whole text fits. On a mismatch only the latest run grows, so the cost is at most their product.
-    pub(super) fn matches(&self, text: &str) -> bool {
+    /// Whether the whole text fits. On a mismatch only the latest run grows, so the cost is at most their product; none
+    /// where that is more than `steps_left`, which is counted down.
+    pub(super) fn matches(&self, text: &str, steps_left: &Cell<usize>) -> Option<bool> {
+        let mut left = steps_left.get();
+        let found = self.matches_within(text, &mut left);
+        steps_left.set(left);
+        found
+    }
+
+    fn matches_within(&self, text: &str, steps_left: &mut usize) -> Option<bool> {
         let mut rest = text.chars();
         let mut at = 0;
         let mut retry: Option<(usize, std::str::Chars<'_>)> = None;
         loop {
+            *steps_left = steps_left.checked_sub(1)?;
             match self.0.get(at) {
                 Some(Piece::Run) => {
                     at += 1;
@@ -52,14 +63,14 @@ impl Like {
                         continue;
                     }
                 }
-                None if rest.as_str().is_empty() => return true,
+                None if rest.as_str().is_empty() => return Some(true),
                 None => {}
             }
             let Some((after_run, from)) = &mut retry else {
-                return false;
+                return Some(false);
             };
             if from.next().is_none() {
-                return false;
+                return Some(false);
             }
             at = *after_run;
             rest = from.clone();
@@ -70,6 +81,17 @@ impl Like {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn fits(pattern: &str, escape: Option<char>, text: &str) -> Option<bool> {
+        Like::new(pattern, escape).matches(text, &Cell::new(10_000))
+    }
+
+    #[test]
+    fn what_takes_too_long_is_given_up() {
+        let pattern = format!("%{}b", "a".repeat(200));
+        assert_eq!(fits(&pattern, None, &"a".repeat(1_000)), None);
+        assert_eq!(fits("%ab", None, &"a".repeat(1_000)), Some(false));
+    }
 
     #[test]
     fn runs_and_single_characters() {
@@ -88,18 +110,14 @@ mod tests {
             ("a_", "a\n", true),
         ];
         for (pattern, text, expected) in table {
-            assert_eq!(Like::new(pattern, None).matches(text), expected, "{pattern} {text}");
+            assert_eq!(fits(pattern, None, text), Some(expected), "{pattern} {text}");
         }
         for (pattern, text, expected) in [
             ("100!%", "100%", true),
             ("100!%", "1000", false),
             ("a!!b!c", "a!b!c", true),
         ] {
-            assert_eq!(
-                Like::new(pattern, Some('!')).matches(text),
-                expected,
-                "{pattern} {text}"
-            );
+            assert_eq!(fits(pattern, Some('!'), text), Some(expected), "{pattern} {text}");
         }
     }
 }

@@ -279,3 +279,13 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn what_would_take_seconds_is_not_selected() {
+    let pattern = format!("%{}b", "a".repeat(7_000));
+    let text = format!("t IS NOT NULL AND NOT t LIKE '{pattern}' AND NOT t LIKE '{pattern}'");
+    let selector = Selector::parse(&text).unwrap();
+    let message = |len| Properties(vec![("t", Value::Text("a".repeat(len)))]);
+    assert!(selector.matches(&message(100)), "a short text is looked at to its end");
+    assert!(!selector.matches(&message(30_000)), "a long one is given up");
+}

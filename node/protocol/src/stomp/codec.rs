@@ -19,6 +19,9 @@ pub(super) use writer::FrameWriter;
 /// Longest body before [`Decoder::open`], in bytes: a stranger gets no more memory.
 const STRANGER_BODY_BYTES_MAX: usize = 64 << 10;
 
+/// Longest head before that, in bytes.
+const STRANGER_HEAD_BYTES_MAX: usize = 32 << 10;
+
 /// Longest piece of an unknown command that is told, in characters.
 const SHOWN_CHARS_MAX: usize = 32;
 
@@ -29,6 +32,7 @@ pub struct Decoder {
     limits: StompLimits,
     version: Version,
     body_bytes_max: usize,
+    head_bytes_max: usize,
     command: Option<Command>,
     headers: Headers,
     head_bytes: usize,
@@ -48,10 +52,12 @@ impl Decoder {
     /// A decoder for the first frames of a connection: version 1.0 and small bodies, until [`Decoder::open`].
     pub fn new(limits: StompLimits) -> Self {
         let body_bytes_max = limits.frame_bytes_max.min(STRANGER_BODY_BYTES_MAX);
+        let head_bytes_max = limits.head_bytes_max.min(STRANGER_HEAD_BYTES_MAX);
         Self {
             limits,
             version: Version::V1_0,
             body_bytes_max,
+            head_bytes_max,
             command: None,
             headers: Headers::default(),
             head_bytes: 0,
@@ -64,6 +70,12 @@ impl Decoder {
     pub fn open(&mut self, version: Version) {
         self.version = version;
         self.body_bytes_max = self.limits.frame_bytes_max;
+        self.head_bytes_max = self.limits.head_bytes_max;
+    }
+
+    /// Bytes of the head that has been taken off the input, of a frame that is not complete.
+    pub fn head_bytes(&self) -> usize {
+        self.head_bytes
     }
 
     /// The next frame, or `None` where the input does not hold the whole of it yet. What is left in `input` must be
@@ -96,8 +108,8 @@ impl Decoder {
         if line_bytes > self.limits.header_bytes_max {
             return Err(StompError::HeaderTooLong(self.limits.header_bytes_max));
         }
-        if self.head_bytes + line_bytes > self.limits.head_bytes_max {
-            return Err(StompError::HeadTooLong(self.limits.head_bytes_max));
+        if self.head_bytes + line_bytes > self.head_bytes_max {
+            return Err(StompError::HeadTooLong(self.head_bytes_max));
         }
         Ok(())
     }

@@ -19,6 +19,9 @@ pub enum StompError {
     /// There are more headers than are allowed.
     #[error("a frame has more than {0} headers")]
     TooManyHeaders(usize),
+    /// A name that has to be remembered is longer than is allowed.
+    #[error("a {0} header has more than {max} bytes", max = super::session::NAME_BYTES_MAX)]
+    NameTooLong(&'static str),
     /// The body is longer than is allowed.
     #[error("the body of a frame has more than {0} bytes")]
     BodyTooLong(usize),

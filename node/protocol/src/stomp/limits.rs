@@ -17,6 +17,8 @@ pub struct StompLimits {
     pub transactions_max: usize,
     /// Replies outstanding at which no more input is taken.
     pub awaiting_max: usize,
+    /// The same in bytes of what must be remembered of them.
+    pub awaiting_bytes_max: usize,
     /// Prefetch of a queue's consumer that does not say, in messages (ActiveMQ: 1,000).
     pub prefetch_queue: u32,
     /// Largest prefetch of a subscription, in messages (ActiveMQ: 32,767).
@@ -37,6 +39,7 @@ impl Default for StompLimits {
             subscriptions_max: 4096,
             transactions_max: 256,
             awaiting_max: 4096,
+            awaiting_bytes_max: 512 << 10,
             prefetch_queue: 1_000,
             prefetch_max: 32_767,
             heartbeat_ms_min: 500,

@@ -24,6 +24,9 @@ use crate::{AckMode, AckTarget, Delivery, Output, Refusal, Request, Session, Tok
 
 mod acknowledge;
 
+/// Longest name of a receipt, a subscription or a transaction, in bytes: each is remembered, and there may be many.
+pub(super) const NAME_BYTES_MAX: usize = 1024;
+
 /// One connection that speaks STOMP.
 #[derive(Debug)]
 pub struct StompSession {
@@ -38,6 +41,8 @@ pub struct StompSession {
     subscriptions: Subscriptions,
     transactions: Transactions,
     pending: BTreeMap<Token, Pending>,
+    /// What `pending` takes.
+    pending_bytes: usize,
     last_token: Token,
     last_message: u64,
     last_subscription: u32,
@@ -69,6 +74,13 @@ struct Pending {
     forgiving: bool,
 }
 
+impl Pending {
+    /// What it takes, in bytes.
+    fn bytes(&self) -> usize {
+        64 + self.receipt.as_ref().map_or(0, String::len)
+    }
+}
+
 impl StompSession {
     /// A session for a new connection. `connection_id` is unique for ever and begins with `ID:`; messages and temporary
     /// destinations are named after it.
@@ -85,6 +97,7 @@ impl StompSession {
             subscriptions: Subscriptions::default(),
             transactions: Transactions::default(),
             pending: BTreeMap::new(),
+            pending_bytes: 0,
             last_token: 0,
             last_message: 0,
             last_subscription: 0,
@@ -108,6 +121,9 @@ impl StompSession {
         } else {
             frame.headers.take("receipt")
         };
+        if let Some(name) = too_long_a_name(&frame, receipt.as_deref()) {
+            return self.fail(&StompError::NameTooLong(name), None, out);
+        }
         let result = match (&self.state, frame.command) {
             (State::Greeting { .. }, Command::Connect | Command::Stomp) => self.on_connect(frame.headers, out),
             (State::Greeting { .. }, _) => Err(StompError::NotConnected),
@@ -282,7 +298,9 @@ impl StompSession {
 
     fn await_reply(&mut self, receipt: Option<String>, forgiving: bool) -> Token {
         self.last_token += 1;
-        self.pending.insert(self.last_token, Pending { receipt, forgiving });
+        let pending = Pending { receipt, forgiving };
+        self.pending_bytes += pending.bytes();
+        self.pending.insert(self.last_token, pending);
         self.last_token
     }
 
@@ -323,8 +341,23 @@ impl StompSession {
     fn close(&mut self, reason: impl Into<String>, clean: bool, out: &mut Output) {
         self.state = State::Closed;
         self.pending.clear();
+        self.pending_bytes = 0;
         out.close(reason, clean);
     }
+}
+
+/// A name that the session would have to remember for the client, and is too long for that.
+fn too_long_a_name(frame: &Frame, receipt: Option<&str>) -> Option<&'static str> {
+    let is_long = |name: &str| name.len() > NAME_BYTES_MAX;
+    if receipt.is_some_and(is_long) {
+        return Some("receipt");
+    }
+    let header = match frame.command {
+        Command::Subscribe => "id",
+        Command::Begin => "transaction",
+        _ => return None,
+    };
+    frame.headers.get(header).is_some_and(is_long).then_some(header)
 }
 
 impl Session for StompSession {
@@ -347,7 +380,9 @@ impl Session for StompSession {
     fn is_paused(&self) -> bool {
         match self.state {
             State::Connecting(_) | State::Leaving { .. } | State::Closed => true,
-            State::Greeting { .. } | State::Open => self.pending.len() >= self.limits.awaiting_max,
+            State::Greeting { .. } | State::Open => {
+                self.pending.len() >= self.limits.awaiting_max || self.pending_bytes >= self.limits.awaiting_bytes_max
+            }
         }
     }
 
@@ -355,6 +390,7 @@ impl Session for StompSession {
         let Some(pending) = self.pending.remove(&token) else {
             return;
         };
+        self.pending_bytes -= pending.bytes();
         if let Err(refusal) = result {
             self.write_refusal(&refusal, pending.receipt, out);
             if !pending.forgiving {
@@ -468,6 +504,10 @@ impl Session for StompSession {
 
     fn awaiting(&self) -> usize {
         self.pending.len()
+    }
+
+    fn held_bytes(&self) -> usize {
+        self.decoder.head_bytes() + self.pending_bytes
     }
 }
 

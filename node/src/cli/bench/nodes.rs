@@ -7,7 +7,7 @@ use serde_json::Value;
 use tokio::time::timeout;
 
 use crate::{
-    cli::{Failure, admin_client::AdminClient},
+    cli::{Failure, admin_client::AdminClient, credentials::Credentials},
     footprint::Footprint,
 };
 
@@ -55,10 +55,10 @@ const ANSWER_MAX: Duration = Duration::from_secs(2);
 impl Nodes {
     /// # Errors
     /// Exit code 2 where one of the addresses is none.
-    pub(super) fn new(admins: &[(String, String)]) -> Result<Self, Failure> {
+    pub(super) fn new(admins: &[(String, String)], credentials: Option<&Credentials>) -> Result<Self, Failure> {
         let nodes = admins
             .iter()
-            .map(|(name, url)| Ok((name.clone(), AdminClient::new(url)?)))
+            .map(|(name, url)| Ok((name.clone(), AdminClient::new(url)?.with(credentials.cloned()))))
             .collect::<Result<_, Failure>>()?;
         Ok(Self { nodes })
     }

@@ -200,7 +200,10 @@ impl Machine {
     /// Whether these bytes lie on the disk itself, in a file that is part of a journal.
     pub fn has_on_disk(&self, needle: &[u8]) -> bool {
         let disk = self.lock();
-        let mut files = disk.names_on_disk.iter().filter(|(path, _)| path.extension().is_some_and(|e| e == "seg"));
+        let mut files = disk
+            .names_on_disk
+            .iter()
+            .filter(|(path, _)| path.extension().is_some_and(|e| e == "seg"));
         files.any(|(_, inode)| {
             let content = disk.files.get(inode).map_or(&[][..], |file| &file.on_disk[..]);
             content.windows(needle.len()).any(|window| window == needle)
@@ -227,7 +230,11 @@ impl Machine {
     /// Names of the files in `dir`.
     pub fn list(&self, dir: &Path) -> Vec<PathBuf> {
         let disk = self.lock();
-        disk.names.keys().filter(|path| path.parent() == Some(dir)).cloned().collect()
+        disk.names
+            .keys()
+            .filter(|path| path.parent() == Some(dir))
+            .cloned()
+            .collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, Disk> {
@@ -295,7 +302,10 @@ impl Disk {
     fn cut_power(&mut self) {
         let inodes: Vec<u64> = self.files.keys().copied().collect();
         for inode in inodes {
-            let unsynced = self.files.get_mut(&inode).map(|file| std::mem::take(&mut file.unsynced));
+            let unsynced = self
+                .files
+                .get_mut(&inode)
+                .map(|file| std::mem::take(&mut file.unsynced));
             for change in unsynced.unwrap_or_default() {
                 let luck = self.below(4);
                 let pieces = match &change {
@@ -659,7 +669,12 @@ pub fn allocate(file: &File, len: u64) -> io::Result<()> {
 /// Never.
 pub fn free_bytes(file: &File) -> io::Result<u64> {
     let disk = file.machine.lock();
-    let used: usize = disk.names.values().filter_map(|inode| disk.files.get(inode)).map(|f| f.seen.len()).sum();
+    let used: usize = disk
+        .names
+        .values()
+        .filter_map(|inode| disk.files.get(inode))
+        .map(|f| f.seen.len())
+        .sum();
     Ok(DISK_BYTES.saturating_sub(used as u64))
 }
 
@@ -743,7 +758,9 @@ pub fn seed(seed: u64) {
 /// In place of the operating system's randomness; never 0.
 pub(crate) fn random() -> u64 {
     RANDOM.with_borrow_mut(|last| {
-        *last = last.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        *last = last
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
         (*last >> 1).max(1)
     })
 }

@@ -3,7 +3,11 @@
 //!
 //! *From* the simulated replica; *to* [`Machine`]s, which hold their files in memory. *Never* runs a thread, looks at a
 //! clock, or touches a real file.
-#![allow(dead_code, unused_imports, reason = "the product's own sources, of which tests use a part")]
+#![allow(
+    dead_code,
+    unused_imports,
+    reason = "the product's own sources, of which tests use a part"
+)]
 
 pub mod disk;
 mod threads;

@@ -6,7 +6,12 @@ use std::{
     sync::{Arc, mpsc},
 };
 
-use crate::{error::Error, journal::Journal, shared::Shared, writer::{Next, Writer}};
+use crate::{
+    error::Error,
+    journal::Journal,
+    shared::Shared,
+    writer::{Next, Writer},
+};
 
 thread_local! {
     /// The writer of each open journal, by its shared part's address: looked up, never walked over.

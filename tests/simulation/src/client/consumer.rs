@@ -127,7 +127,10 @@ impl Consumer {
         self.held.push_back(Held { id, ack });
         let held = self.held.len() as u32;
         if held > self.prefetch {
-            let text = format!("{held} messages of {} are unacknowledged, its prefetch is {}", self.destination, self.prefetch);
+            let text = format!(
+                "{held} messages of {} are unacknowledged, its prefetch is {}",
+                self.destination, self.prefetch
+            );
             turn.history.break_promise(8, text);
         }
         if self.held.len() == 1 {
@@ -153,9 +156,11 @@ impl Consumer {
                 let held: Vec<Held> = self.held.drain(..count).collect();
                 let receipt = receipts.next();
                 if let Some(last) = held.last() {
-                    turn.frames.push(ack(Command::Ack, &last.ack).with("receipt", receipt.clone()));
+                    turn.frames
+                        .push(ack(Command::Ack, &last.ack).with("receipt", receipt.clone()));
                 }
-                self.asked.insert(receipt, held.into_iter().map(|held| held.id).collect());
+                self.asked
+                    .insert(receipt, held.into_iter().map(|held| held.id).collect());
             }
             Ack::Transacted => self.transact(receipts, turn),
         }
@@ -164,7 +169,8 @@ impl Consumer {
     fn acknowledge(&mut self, held: Held, rejects: bool, receipts: &mut Receipts<'_>, turn: &mut Turn<'_>) {
         let receipt = receipts.next();
         let command = if rejects { Command::Nack } else { Command::Ack };
-        turn.frames.push(ack(command, &held.ack).with("receipt", receipt.clone()));
+        turn.frames
+            .push(ack(command, &held.ack).with("receipt", receipt.clone()));
         let ids = if rejects { Vec::new() } else { vec![held.id] };
         self.asked.insert(receipt, ids);
     }
@@ -173,9 +179,11 @@ impl Consumer {
         let count = turn.rng.between(1, self.held.len() as u64) as usize;
         let held: Vec<Held> = self.held.drain(..count).collect();
         let receipt = receipts.next();
-        turn.frames.push(Frame::new(Command::Begin).with("transaction", receipt.clone()));
+        turn.frames
+            .push(Frame::new(Command::Begin).with("transaction", receipt.clone()));
         for one in &held {
-            turn.frames.push(ack(Command::Ack, &one.ack).with("transaction", receipt.clone()));
+            turn.frames
+                .push(ack(Command::Ack, &one.ack).with("transaction", receipt.clone()));
         }
         let aborts = turn.storm && turn.rng.one_in(8);
         let (command, ids) = match aborts {

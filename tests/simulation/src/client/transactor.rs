@@ -61,7 +61,10 @@ impl Transactor {
     }
 
     pub(super) fn answered(&mut self, receipt: &str, turn: &mut Turn<'_>) {
-        if let Some(current) = self.current.take_if(|current| current.receipt.as_deref() == Some(receipt)) {
+        if let Some(current) = self
+            .current
+            .take_if(|current| current.receipt.as_deref() == Some(receipt))
+        {
             turn.history.committed(current.number, turn.now_us);
             self.next_at_us = turn.now_us + turn.rng.below(60_000);
         }
@@ -76,7 +79,8 @@ impl Transactor {
             self.next += count;
             let number = self.base + self.transactions;
             for message in &messages {
-                turn.history.attempted(&self.id(*message), &self.destination, home, Some(number));
+                turn.history
+                    .attempted(&self.id(*message), &self.destination, home, Some(number));
             }
             if turn.rng.one_in(6) {
                 return self.abort(number, &messages, turn);
@@ -93,18 +97,23 @@ impl Transactor {
         let receipt = receipts.next();
         current.receipt = Some(receipt.clone());
         let (name, messages) = (receipt.clone(), current.messages.clone());
-        turn.frames.push(Frame::new(Command::Begin).with("transaction", name.clone()));
+        turn.frames
+            .push(Frame::new(Command::Begin).with("transaction", name.clone()));
         for message in messages {
             turn.frames.push(self.frame(message).with("transaction", name.clone()));
         }
-        turn.frames
-            .push(Frame::new(Command::Commit).with("transaction", name).with("receipt", receipt));
+        turn.frames.push(
+            Frame::new(Command::Commit)
+                .with("transaction", name)
+                .with("receipt", receipt),
+        );
     }
 
     fn abort(&self, number: u64, messages: &[u64], turn: &mut Turn<'_>) {
         let name = format!("abort-{number}");
         turn.history.transactions.entry(number).or_default().aborted = true;
-        turn.frames.push(Frame::new(Command::Begin).with("transaction", name.clone()));
+        turn.frames
+            .push(Frame::new(Command::Begin).with("transaction", name.clone()));
         for message in messages {
             turn.frames.push(self.frame(*message).with("transaction", name.clone()));
         }

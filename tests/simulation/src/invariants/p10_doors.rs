@@ -33,7 +33,10 @@ pub(crate) fn knock(world: &mut World) {
             .filter(|client| client.link == Link::Away || !client.is_done())
             .map(|client| client.name.clone())
             .collect();
-        world.history.break_promise(10, format!("not served after {} s: {outside:?}", WITHIN_US / MS / 1_000));
+        world.history.break_promise(
+            10,
+            format!("not served after {} s: {outside:?}", WITHIN_US / MS / 1_000),
+        );
     }
     for id in knocking {
         world.clients[id].gone = true;

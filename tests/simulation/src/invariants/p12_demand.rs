@@ -28,13 +28,18 @@ fn wanted(world: &World) -> Wanted {
 }
 
 fn known(world: &World, group: usize, destination: &str) -> BTreeMap<usize, u32> {
-    let Some(running) = world.master_of(group).and_then(|node| world.nodes[node].process.as_ref()?.running.as_ref()) else {
+    let Some(running) = world
+        .master_of(group)
+        .and_then(|node| world.nodes[node].process.as_ref()?.running.as_ref())
+    else {
         return BTreeMap::new();
     };
     let name = destination.trim_start_matches("/queue/");
     let rows = running.known.get(&Destination::queue(name)).into_iter().flatten();
     let origin = |name: &str| name.trim_start_matches('g').parse().unwrap_or(usize::MAX);
-    rows.filter(|row| row.linked).map(|row| (origin(&row.origin_name), row.consumers)).collect()
+    rows.filter(|row| row.linked)
+        .map(|row| (origin(&row.origin_name), row.consumers))
+        .collect()
 }
 
 /// What differs, if anything.
@@ -58,7 +63,9 @@ fn difference(world: &World) -> Option<String> {
                 .filter_map(|other| Some((other, *wanted.get(&(other, destination.clone()))?)))
                 .collect();
             if known != told {
-                return Some(format!("group {group} believes of {destination} {known:?}, true is {told:?}"));
+                return Some(format!(
+                    "group {group} believes of {destination} {known:?}, true is {told:?}"
+                ));
             }
         }
     }

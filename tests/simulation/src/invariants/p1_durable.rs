@@ -35,7 +35,10 @@ fn look_on_disks(world: &mut World, group: usize, id: &str) {
     }
     let needle = format!("{id} ").into_bytes();
     let nodes = world.groups[group].clone();
-    let holding = nodes.iter().filter(|node| world.nodes[**node].machine.has_on_disk(&needle)).count();
+    let holding = nodes
+        .iter()
+        .filter(|node| world.nodes[**node].machine.has_on_disk(&needle))
+        .count();
     if holding < nodes.len() / 2 + 1 {
         let text = format!("{id} was acknowledged, and lies on {holding} of {} disks", nodes.len());
         world.history.break_promise(1, text);

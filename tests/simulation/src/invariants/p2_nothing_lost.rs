@@ -27,7 +27,10 @@ pub(crate) fn at_the_end(world: &mut World) {
                     .map(|taker| format!("{id} was acknowledged and never delivered to {taker}")),
             );
         } else if sent.written.is_empty() {
-            lost.push(format!("{id} to {} was acknowledged and never delivered", sent.destination));
+            lost.push(format!(
+                "{id} to {} was acknowledged and never delivered",
+                sent.destination
+            ));
         }
     }
     for text in lost {

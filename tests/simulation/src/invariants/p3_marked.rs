@@ -12,11 +12,17 @@ pub(crate) fn delivers(history: &mut History, written: &Written<'_>) {
         && *at_us < written.now_us
     {
         let promise = if *group == written.group { 3 } else { 4 };
-        let text = format!("{} was acknowledged in group {group}, and is delivered again in {}", written.id, written.group);
+        let text = format!(
+            "{} was acknowledged in group {group}, and is delivered again in {}",
+            written.id, written.group
+        );
         broken.push((promise, text));
     }
     if !written.redelivered && sent.written.contains_key(taker) {
-        broken.push((3, format!("{} is delivered to {taker} a second time without its mark", written.id)));
+        broken.push((
+            3,
+            format!("{} is delivered to {taker} a second time without its mark", written.id),
+        ));
     }
     for (promise, text) in broken {
         history.break_promise(promise, text);

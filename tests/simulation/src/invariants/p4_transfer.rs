@@ -14,7 +14,9 @@ pub(crate) fn audit(world: &mut World) {
     for group in 0..world.oracles.len() {
         for (id, queue) in world.oracles[group].owned() {
             match owners.insert(id.clone(), group) {
-                Some(other) if other != group => broken.push(format!("{id} on {queue} is owned by groups {other} and {group}")),
+                Some(other) if other != group => {
+                    broken.push(format!("{id} on {queue} is owned by groups {other} and {group}"))
+                }
                 _ => {}
             }
         }

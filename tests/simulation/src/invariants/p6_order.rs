@@ -11,7 +11,9 @@ pub(crate) fn delivers(history: &mut History, written: &Written<'_>) {
     let Some(taker) = written.taker.filter(|taker| *taker == ORDERED) else {
         return;
     };
-    let Some((producer, number)) = split(written.id) else { return };
+    let Some((producer, number)) = split(written.id) else {
+        return;
+    };
     let within = history
         .last_in_subscription
         .insert((written.subscription, producer.to_owned()), number);
@@ -19,7 +21,10 @@ pub(crate) fn delivers(history: &mut History, written: &Written<'_>) {
         let text = format!("{producer}/{number} came after {producer}/{last} within one subscription");
         history.break_promise(6, text);
     }
-    let first = history.first_seen.entry((taker.clone(), producer.to_owned())).or_default();
+    let first = history
+        .first_seen
+        .entry((taker.clone(), producer.to_owned()))
+        .or_default();
     if number > *first {
         let skipped = *first + 1;
         *first = number;

@@ -28,7 +28,10 @@ pub(crate) fn delivers(world: &mut World, node: usize) {
     let Some(process) = world.nodes[node].process.as_ref() else {
         return;
     };
-    let term = process.running.as_ref().map_or(process.replica.term, |running| running.term);
+    let term = process
+        .running
+        .as_ref()
+        .map_or(process.replica.term, |running| running.term);
     let newest = world.oracles[group].term;
     if term < newest {
         let text = format!("node {node}, master of term {term}, delivers while term {newest} has a master");

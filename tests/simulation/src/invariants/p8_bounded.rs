@@ -11,7 +11,12 @@ pub(crate) fn look(world: &mut World, node: usize) {
     let Some(process) = world.nodes[node].process.as_ref() else {
         return;
     };
-    let worst = process.connections.values().map(crate::process::Served::waiting_bytes).max().unwrap_or(0);
+    let worst = process
+        .connections
+        .values()
+        .map(crate::process::Served::waiting_bytes)
+        .max()
+        .unwrap_or(0);
     if worst > OUTBOX_BYTES_MAX + MESSAGE_BYTES_MAX {
         let text = format!("{worst} bytes wait for one client of node {node}; the bound is {OUTBOX_BYTES_MAX}");
         world.history.break_promise(8, text);

@@ -12,7 +12,9 @@ pub(crate) fn delivers(world: &mut World, frame: &Frame) {
     let id = id_in(&frame.body).unwrap_or_default();
     if frame.body != body_of(id).as_bytes() {
         let shown = String::from_utf8_lossy(&frame.body).into_owned();
-        world.history.break_promise(9, format!("a message is delivered that is not what was sent: {shown}"));
+        world
+            .history
+            .break_promise(9, format!("a message is delivered that is not what was sent: {shown}"));
     }
 }
 
@@ -25,5 +27,7 @@ pub(crate) fn unexplained(world: &mut World, node: usize, why: &str) {
     } else {
         9
     };
-    world.history.break_promise(promise, format!("node {node} ends without a cause: {why}"));
+    world
+        .history
+        .break_promise(promise, format!("node {node} ends without a cause: {why}"));
 }

@@ -13,7 +13,10 @@ pub(crate) fn delivers(history: &mut History, written: &Written<'_>) {
         .and_then(|sent| history.transactions.get(&sent.transaction?))
         .is_some_and(|transaction| transaction.aborted);
     if aborted {
-        history.break_promise(0, format!("{} is delivered, and its transaction was aborted", written.id));
+        history.break_promise(
+            0,
+            format!("{} is delivered, and its transaction was aborted", written.id),
+        );
     }
 }
 
@@ -25,10 +28,14 @@ pub(crate) fn at_the_end(world: &mut World) {
         let there = transaction.messages.iter().filter(stored).count();
         let all = transaction.messages.len();
         if there != 0 && there != all {
-            broken.push(format!("of transaction {number}, {there} of {all} messages were stored"));
+            broken.push(format!(
+                "of transaction {number}, {there} of {all} messages were stored"
+            ));
         }
         if transaction.committed && there == 0 {
-            broken.push(format!("transaction {number} was committed, and nothing of it was stored"));
+            broken.push(format!(
+                "transaction {number} was committed, and nothing of it was stored"
+            ));
         }
     }
     for text in broken {

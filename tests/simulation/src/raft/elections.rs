@@ -3,10 +3,7 @@
 use super::{After, ELECTION_MAX_US, ELECTION_MIN_US, Follower, Leading, Peer, Replica, State};
 use crate::{clock::Instant, config::NodeId, sabotage::Sabotage};
 
-use std::{
-    collections::BTreeSet,
-    sync::atomic::Ordering,
-};
+use std::{collections::BTreeSet, sync::atomic::Ordering};
 
 use bytes::Bytes;
 

@@ -6,12 +6,7 @@ use bytes::Bytes;
 use ferrymq_simulated_journal::{Journal, Record};
 
 use super::{After, Committed, ENTRIES_MAX, Peer, Replica, State, unknown};
-use crate::{
-    clock::Instant,
-    config::NodeId,
-    group::GroupEvent,
-    sabotage::Sabotage,
-};
+use crate::{clock::Instant, config::NodeId, group::GroupEvent, sabotage::Sabotage};
 
 /// The cell of term and vote.
 pub(super) const VOTE: u8 = 1;
@@ -21,7 +16,11 @@ pub(super) const SNAPSHOT: u8 = 2;
 /// Term and vote as they are on disk.
 pub(super) fn read_vote(journal: &Journal) -> (u64, Option<NodeId>) {
     let cell = journal.cell(VOTE).unwrap_or_default();
-    let number = |at: usize| cell.get(at..at + 8).and_then(|b| b.try_into().ok()).map_or(0, u64::from_le_bytes);
+    let number = |at: usize| {
+        cell.get(at..at + 8)
+            .and_then(|b| b.try_into().ok())
+            .map_or(0, u64::from_le_bytes)
+    };
     let node = number(8);
     (number(0), (node != 0).then_some(node))
 }
@@ -196,7 +195,9 @@ impl Replica {
             return self.see_term(term);
         }
         let now = Instant::now().0;
-        let State::Leader(leading) = &mut self.state else { return };
+        let State::Leader(leading) = &mut self.state else {
+            return;
+        };
         if term < self.term {
             return;
         }
@@ -223,7 +224,12 @@ impl Replica {
     /// Commits what a majority has.
     pub(super) fn advance(&mut self) {
         let State::Leader(leading) = &self.state else { return };
-        let mut matched: Vec<u64> = leading.followers.values().map(|f| f.matched).chain([leading.synced]).collect();
+        let mut matched: Vec<u64> = leading
+            .followers
+            .values()
+            .map(|f| f.matched)
+            .chain([leading.synced])
+            .collect();
         matched.sort_unstable_by(|a, b| b.cmp(a));
         let index = matched[self.majority() - 1];
         if index > self.commit && self.term_of(index) == Some(self.term) {

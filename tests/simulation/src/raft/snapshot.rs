@@ -1,20 +1,13 @@
 //! Snapshots: written now and then so that the log can be cut, and sent to a slave that has fallen behind; and living
 //! messages moved out of sparse segments. After `node/replication/src/{state_machine,housekeeping,snapshot}.rs`.
 
-use std::{
-    collections::BTreeSet,
-    sync::atomic::Ordering,
-};
+use std::{collections::BTreeSet, sync::atomic::Ordering};
 
 use bytes::Bytes;
 use ferrymq_broker::{Broker, Settings};
 use ferrymq_simulated_journal::Place;
 
-use super::{
-    After, KEEP_ENTRIES, Peer, Replica, SNAPSHOT_ENTRIES, State,
-    log::SNAPSHOT,
-    state_file,
-};
+use super::{After, KEEP_ENTRIES, Peer, Replica, SNAPSHOT_ENTRIES, State, log::SNAPSHOT, state_file};
 use crate::{clock::Instant, config::NodeId, group::journal_place};
 
 /// How often sparse segments are looked for.
@@ -150,8 +143,15 @@ impl Replica {
             return;
         }
         let places: Vec<Place> = self.with_broker(|broker| {
-            let places = broker.queues().iter().flat_map(|queue| queue.iter_from(0)).map(|(_, slot)| slot.place);
-            places.filter(|place| indexes.contains(&place.index)).map(journal_place).collect()
+            let places = broker
+                .queues()
+                .iter()
+                .flat_map(|queue| queue.iter_from(0))
+                .map(|(_, slot)| slot.place);
+            places
+                .filter(|place| indexes.contains(&place.index))
+                .map(journal_place)
+                .collect()
         });
         if places.is_empty() {
             return;

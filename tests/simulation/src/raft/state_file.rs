@@ -1,7 +1,10 @@
 //! The state as a snapshot on disk: whole or not at all, with a checksum. The rules of which one counts are those of
 //! `node/replication/src/state_file.rs`.
 
-use std::{io, path::{Path, PathBuf}};
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 
 use ferrymq_broker::{Broker, Settings};
 use ferrymq_simulated_journal::{
@@ -34,7 +37,11 @@ pub(super) fn write(dir: &str, index: u64, term: u64, state: &[u8]) -> io::Resul
     bytes.extend(state);
     let check = sum(&bytes);
     bytes.extend(check.to_le_bytes());
-    let file = File::options().write(true).create(true).truncate(true).open(&unfinished)?;
+    let file = File::options()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .open(&unfinished)?;
     file.write_all_at(&bytes, 0)?;
     file.sync_all()?;
     rename(&unfinished, path_of(dir, index))?;
@@ -50,7 +57,10 @@ fn indexes(dir: &str) -> io::Result<Vec<u64>> {
     for entry in read_dir(dir_of(dir))? {
         let path = entry?.path();
         let is_state = path.extension().is_some_and(|extension| extension == "state");
-        let index: Option<u64> = path.file_stem().and_then(|stem| stem.to_str()).and_then(|stem| stem.parse().ok());
+        let index: Option<u64> = path
+            .file_stem()
+            .and_then(|stem| stem.to_str())
+            .and_then(|stem| stem.parse().ok());
         found.extend(index.filter(|_| is_state));
     }
     Ok(found)
@@ -69,14 +79,19 @@ pub(super) fn newest(dir: &str, log: LogState) -> Result<(Broker, u64, u64), Str
         };
     };
     if index < purged {
-        return Err(format!("the log begins after entry {purged}, but the newest state is {index}"));
+        return Err(format!(
+            "the log begins after entry {purged}, but the newest state is {index}"
+        ));
     }
     let path = path_of(dir, index);
     let damaged = |what: &str| format!("{}: {what}", path.display());
-    let file = File::options().open(&path).map_err(|error| damaged(&error.to_string()))?;
+    let file = File::options()
+        .open(&path)
+        .map_err(|error| damaged(&error.to_string()))?;
     let len = file.metadata().map_err(|error| damaged(&error.to_string()))?.len() as usize;
     let mut bytes = vec![0; len];
-    file.read_exact_at(&mut bytes, 0).map_err(|error| damaged(&error.to_string()))?;
+    file.read_exact_at(&mut bytes, 0)
+        .map_err(|error| damaged(&error.to_string()))?;
     if len < HEAD_BYTES + 8 || sum(&bytes[..len - 8]).to_le_bytes() != bytes[len - 8..] {
         return Err(damaged("damaged: the sum does not match"));
     }

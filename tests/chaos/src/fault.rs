@@ -1,0 +1,71 @@
+//! What a fault is: something that breaks a part of the field, and how that is mended.
+
+use crate::{NODES, field::Field};
+
+/// Mends what a strike has broken. Dropped without being called (a scenario has failed), it must not leave anything
+/// that keeps processes from ending.
+pub type Mend = Box<dyn FnOnce(&mut Field)>;
+
+/// One way in which things break. To add one, implement this in the file of its family below `faults/`.
+pub trait Fault: Sync {
+    /// Why this machine cannot inject it, or `None`.
+    fn missing(&self) -> Option<String> {
+        None
+    }
+
+    /// Breaks it for these nodes (positions among all).
+    fn strike(&self, field: &mut Field, on: &[usize]) -> Mend;
+}
+
+/// Whom a fault strikes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Whom {
+    /// The master of a group, as it is when the fault strikes.
+    Master(usize),
+    /// One of its slaves.
+    Slave(usize),
+    /// Both of them.
+    Slaves(usize),
+    /// The master first, then one slave.
+    MasterAndSlave(usize),
+    /// All nodes of a group.
+    Group(usize),
+    /// The masters of both groups.
+    Masters,
+    /// All nodes of both groups.
+    Everyone,
+}
+
+impl Whom {
+    /// The nodes that it means now.
+    pub fn resolve(self, field: &Field) -> Vec<usize> {
+        let of = |group: usize| {
+            let master = field.master(group);
+            let mut all: Vec<usize> = (group * NODES..(group + 1) * NODES).collect();
+            all.retain(|node| *node != master);
+            all.insert(0, master);
+            all
+        };
+        match self {
+            Self::Master(group) => of(group)[..1].to_vec(),
+            Self::Slave(group) => of(group)[2..].to_vec(),
+            Self::Slaves(group) => of(group)[1..].to_vec(),
+            Self::MasterAndSlave(group) => of(group)[..2].to_vec(),
+            Self::Group(group) => of(group),
+            Self::Masters => vec![of(crate::NORTH)[0], of(crate::SOUTH)[0]],
+            Self::Everyone => [of(crate::NORTH), of(crate::SOUTH)].concat(),
+        }
+    }
+
+    /// The group that is struck, where it is one.
+    pub fn group(self) -> Option<usize> {
+        match self {
+            Self::Master(group)
+            | Self::Slave(group)
+            | Self::Slaves(group)
+            | Self::MasterAndSlave(group)
+            | Self::Group(group) => Some(group),
+            Self::Masters | Self::Everyone => None,
+        }
+    }
+}

@@ -1,0 +1,51 @@
+//! Power that goes: what was not synced is lost.
+
+use crate::{
+    fault::{Fault, Mend},
+    field::Field,
+};
+
+/// The power of all struck nodes goes at once.
+pub struct PowerCut;
+
+impl Fault for PowerCut {
+    fn strike(&self, field: &mut Field, on: &[usize]) -> Mend {
+        cut(field, on)
+    }
+}
+
+/// The power of the first struck node goes while the second one hangs, and both come back together.
+pub struct PowerCutBesidesAFrozenOne;
+
+impl Fault for PowerCutBesidesAFrozenOne {
+    fn strike(&self, field: &mut Field, on: &[usize]) -> Mend {
+        let frozen = on[1];
+        field.node(frozen).pause();
+        let restore = cut(field, &on[..1]);
+        Box::new(move |field| {
+            restore(field);
+            field.node(frozen).go_on();
+        })
+    }
+}
+
+fn cut(field: &mut Field, on: &[usize]) -> Mend {
+    let on: Vec<usize> = on
+        .iter()
+        .copied()
+        .filter(|node| field.node(*node).is_running())
+        .collect();
+    // All at once: disks first, so that no node syncs what another one's end makes it write.
+    for &node in &on {
+        field.disks[node].cut_power();
+    }
+    for &node in &on {
+        field.node_mut(node).kill();
+    }
+    Box::new(move |field| {
+        for &node in &on {
+            field.disks[node].restore_power();
+        }
+        field.revive();
+    })
+}

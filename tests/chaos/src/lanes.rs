@@ -1,0 +1,266 @@
+//! The load: which messages go from where to where, as a table.
+
+use std::{sync::Arc, time::Duration};
+
+use ferrymq_tests::{History, Mesh, history::Report};
+
+use crate::{
+    NORTH, SOUTH,
+    stream::{Sending, Stream, Wanting},
+};
+
+/// One kind of load. To add one, add a row to [`LANES`].
+#[derive(Debug)]
+pub struct Lane {
+    /// Its producer's name, too.
+    pub name: &'static str,
+    /// Such as `/queue/ORDERS`.
+    pub destination: &'static str,
+    /// The group that its producer is connected to.
+    pub from: usize,
+    /// The groups that its consumers are connected to, one each. A queue with one consumer promises order (P6).
+    pub to: &'static [usize],
+    /// Messages, or transactions, in a second.
+    pub per_second: u32,
+    /// What its messages have to go through.
+    pub kind: Kind,
+}
+
+/// What a lane's messages have to go through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Sent, delivered, acknowledged.
+    Flowing,
+    /// Nobody consumes until the faults are over.
+    Resting,
+    /// Several are committed together.
+    Transactions,
+    /// Published to durable subscriptions.
+    Topic,
+}
+
+/// The load of every scenario.
+pub const LANES: &[Lane] = &[
+    Lane {
+        name: "crossing",
+        destination: "/queue/CROSSING",
+        from: NORTH,
+        to: &[SOUTH],
+        per_second: 60,
+        kind: Kind::Flowing,
+    },
+    Lane {
+        name: "north",
+        destination: "/queue/NORTH",
+        from: NORTH,
+        to: &[NORTH],
+        per_second: 60,
+        kind: Kind::Flowing,
+    },
+    Lane {
+        name: "resting",
+        destination: "/queue/RESTING",
+        from: NORTH,
+        to: &[NORTH],
+        per_second: 30,
+        kind: Kind::Resting,
+    },
+    Lane {
+        name: "south",
+        destination: "/queue/SOUTH",
+        from: SOUTH,
+        to: &[SOUTH],
+        per_second: 60,
+        kind: Kind::Flowing,
+    },
+    Lane {
+        name: "shared",
+        destination: "/queue/SHARED",
+        from: SOUTH,
+        to: &[NORTH, SOUTH],
+        per_second: 30,
+        kind: Kind::Flowing,
+    },
+    Lane {
+        name: "ledger",
+        destination: "/queue/LEDGER",
+        from: NORTH,
+        to: &[SOUTH],
+        per_second: 10,
+        kind: Kind::Transactions,
+    },
+    Lane {
+        name: "news",
+        destination: "/topic/NEWS",
+        from: NORTH,
+        to: &[NORTH, SOUTH],
+        per_second: 20,
+        kind: Kind::Topic,
+    },
+];
+
+/// Bytes of each body.
+const BODY_BYTES: usize = 600;
+
+/// A lane under way.
+#[derive(Debug)]
+pub struct Flow {
+    /// What it is.
+    pub lane: &'static Lane,
+    /// One for a queue, one for each subscription of a topic.
+    pub histories: Vec<Arc<History>>,
+    producer: Stream,
+    consumers: Vec<Stream>,
+    wantings: Vec<(usize, Wanting)>,
+}
+
+/// All lanes under way.
+#[derive(Debug)]
+pub struct Load {
+    /// In the order of [`LANES`].
+    pub flows: Vec<Flow>,
+}
+
+impl Load {
+    /// Connects consumers and producers, which are paused.
+    pub fn start(mesh: &Mesh) -> Self {
+        // Some producers begin at a master, some at slaves.
+        let flows = LANES
+            .iter()
+            .enumerate()
+            .map(|(at, lane)| Flow::start(lane, at, mesh))
+            .collect();
+        Self { flows }
+    }
+
+    /// Whether all consumers that shall be there are.
+    pub fn is_connected(&self) -> bool {
+        let mut consumers = self.flows.iter().flat_map(|flow| &flow.consumers);
+        consumers.all(Stream::is_connected)
+    }
+
+    /// New messages from here on.
+    pub fn go_on(&self) {
+        self.flows.iter().for_each(|flow| flow.producer.go_on());
+    }
+
+    /// No new messages.
+    pub fn pause(&self) {
+        self.flows.iter().for_each(|flow| flow.producer.pause());
+    }
+
+    /// No producer has anything under way.
+    pub fn is_at_rest(&self) -> bool {
+        self.flows.iter().all(|flow| flow.producer.is_at_rest())
+    }
+
+    /// Consumers for what has rested.
+    pub fn wake_resting(&mut self, mesh: &Mesh) {
+        for flow in self.flows.iter_mut().filter(|flow| flow.lane.kind == Kind::Resting) {
+            flow.connect(mesh);
+        }
+    }
+
+    /// Everything has arrived: what rests has no consumers again, and order counts for everything that comes.
+    pub fn settle(&mut self) {
+        self.histories().for_each(|history| history.settled());
+        for flow in self.flows.iter_mut().filter(|flow| flow.lane.kind == Kind::Resting) {
+            flow.consumers.clear();
+        }
+    }
+
+    /// What has a receipt and was not delivered, by lane; empty where all is well.
+    pub fn owed(&self) -> Vec<String> {
+        let flows = self.flows.iter();
+        let all = flows.flat_map(|flow| {
+            flow.histories
+                .iter()
+                .map(move |history| (flow.lane.name, history.owed()))
+        });
+        all.filter(|(_, owed)| *owed > 0)
+            .map(|(lane, owed)| format!("{owed} of {lane}"))
+            .collect()
+    }
+
+    /// Messages with a receipt so far, those of each subscription counted.
+    pub fn receipted(&self) -> usize {
+        self.histories().map(|history| history.receipted()).sum()
+    }
+
+    /// The verdict on each lane and subscription.
+    pub fn reports(&self) -> Vec<(&'static Lane, Report)> {
+        let flows = self.flows.iter();
+        let all = flows.flat_map(|flow| flow.histories.iter().map(|history| (flow.lane, history.report())));
+        all.collect()
+    }
+
+    /// The names of all queues, as status tells them.
+    pub fn queues() -> Vec<String> {
+        let queues = LANES.iter().filter_map(|lane| lane.destination.strip_prefix("/queue/"));
+        queues.map(|name| format!("queue://{name}")).collect()
+    }
+
+    fn histories(&self) -> impl Iterator<Item = &Arc<History>> {
+        self.flows.iter().flat_map(|flow| &flow.histories)
+    }
+}
+
+impl Lane {
+    /// A queue with one consumer keeps each producer's order (P6).
+    pub fn is_ordered(&self) -> bool {
+        self.kind == Kind::Topic || self.to.len() == 1
+    }
+}
+
+impl Flow {
+    fn start(lane: &'static Lane, first: usize, mesh: &Mesh) -> Self {
+        let count = if lane.kind == Kind::Topic { lane.to.len() } else { 1 };
+        let histories: Vec<Arc<History>> = (0..count).map(|_| Arc::default()).collect();
+        let sending = Sending {
+            producer: lane.name.into(),
+            destination: lane.destination.into(),
+            every: Duration::from_secs(1) / lane.per_second,
+            size: BODY_BYTES,
+            transactions: lane.kind == Kind::Transactions,
+            histories: histories.clone(),
+        };
+        let wanting = |at: usize| Wanting {
+            destination: lane.destination.into(),
+            durable: (lane.kind == Kind::Topic).then(|| format!("{}-{at}", lane.name)),
+            size: BODY_BYTES,
+            history: histories[at.min(count - 1)].clone(),
+        };
+        let wantings = lane
+            .to
+            .iter()
+            .enumerate()
+            .map(|(at, group)| (*group, wanting(at)))
+            .collect();
+        let mut addresses = mesh.groups[lane.from].addresses();
+        let first = first % addresses.len();
+        addresses.rotate_left(first);
+        let mut flow = Self {
+            lane,
+            producer: Stream::produce(addresses, sending),
+            histories,
+            consumers: Vec::new(),
+            wantings,
+        };
+        if lane.kind != Kind::Resting {
+            flow.connect(mesh);
+        }
+        flow
+    }
+
+    fn connect(&mut self, mesh: &Mesh) {
+        let wantings = self.wantings.iter();
+        let consumers = wantings.map(|(group, wanting)| {
+            let mut addresses = mesh.groups[*group].addresses();
+            // Slaves are doors, too (P10).
+            let first = self.lane.name.len() % addresses.len();
+            addresses.rotate_left(first);
+            Stream::consume(addresses, wanting.clone())
+        });
+        self.consumers = consumers.collect();
+    }
+}

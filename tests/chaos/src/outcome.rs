@@ -1,0 +1,53 @@
+//! How one scenario, or several that were struck together, ended.
+
+use std::time::Duration;
+
+/// See the file's head.
+#[derive(Debug, Clone, Default)]
+pub struct Outcome {
+    /// Scenarios, joined by `+`.
+    pub name: String,
+    /// Longest time without a receipt for a producer of a struck group, from the strike to the mending.
+    pub pause: Duration,
+    /// The same from the mending until all were well.
+    pub pause_after: Duration,
+    /// From the mending until all nodes were well again.
+    pub recovery: Duration,
+    /// Terms that began, of both groups.
+    pub terms: usize,
+    /// Most memory of a node, in bytes.
+    pub rss_bytes_max: u64,
+    /// Nodes that ended by themselves, as they may.
+    pub ended: usize,
+    /// Messages with a receipt, those of each durable subscription counted; all of them were delivered.
+    pub receipted: usize,
+    /// What was wrong.
+    pub breaches: Vec<String>,
+    /// Why it was not run.
+    pub skipped: Option<String>,
+}
+
+impl Outcome {
+    /// One that was not run.
+    pub fn skipped(name: &str, why: String) -> Self {
+        Self {
+            name: name.into(),
+            skipped: Some(why),
+            ..Self::default()
+        }
+    }
+
+    /// One that was broken off, or broke a promise.
+    pub fn failed(name: &str, why: String) -> Self {
+        Self {
+            name: name.into(),
+            breaches: vec![why],
+            ..Self::default()
+        }
+    }
+
+    /// All promises were kept, or nothing was tried.
+    pub fn is_good(&self) -> bool {
+        self.breaches.is_empty()
+    }
+}

@@ -1,0 +1,110 @@
+//! Faults at random, by a seed: rounds of one or two scenarios that overlap, until the time is over.
+//!
+//! The seed decides everything that is chosen here. What it cannot decide is how threads and packets meet, so a failing
+//! seed may have to be played more than once.
+
+use std::time::Duration;
+
+use crate::{run::Strike, scenario::Scenario};
+
+/// How much longer than in the short run a fault may last.
+const LONGER: u64 = 4;
+/// The second fault of a round strikes at most so long after the first.
+const AFTER_MS_MAX: u64 = 3_000;
+
+/// Numbers that depend on the seed alone.
+#[derive(Debug, Clone)]
+pub struct Dice(u64);
+
+impl Dice {
+    /// For one run.
+    pub fn new(seed: u64) -> Self {
+        Self(seed ^ 0x9E37_79B9_7F4A_7C15)
+    }
+
+    /// Below `end`.
+    fn below(&mut self, end: u64) -> u64 {
+        // A 64-bit LCG with Knuth's constants, its upper half.
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % end.max(1)
+    }
+
+    fn one_of(&mut self, scenarios: &[&'static Scenario]) -> &'static Scenario {
+        scenarios[self.below(scenarios.len() as u64) as usize]
+    }
+
+    /// The next round. Two faults at a time strike different groups: each group has to bear what its promises cover.
+    ///
+    /// # Panics
+    /// Where there are no scenarios.
+    pub fn round(&mut self, scenarios: &[&'static Scenario]) -> Vec<Strike> {
+        let first = self.one_of(scenarios);
+        let mut strikes = vec![self.strike(first, 0)];
+        if self.below(2) == 1 {
+            let second = self.one_of(scenarios);
+            let after_ms = self.below(AFTER_MS_MAX);
+            let strike = self.strike(second, after_ms);
+            let groups = (first.whom.group(), second.whom.group());
+            if let (Some(one), Some(other)) = groups
+                && one != other
+            {
+                strikes.push(strike);
+            }
+        }
+        strikes
+    }
+
+    fn strike(&mut self, scenario: &'static Scenario, after_ms: u64) -> Strike {
+        let hold_ms = scenario.hold_ms + self.below(scenario.hold_ms * (LONGER - 1) + 1);
+        Strike {
+            scenario,
+            hold: Duration::from_millis(hold_ms),
+            after: Duration::from_millis(after_ms),
+        }
+    }
+}
+
+/// `kill-north-master 2310 ms, after 800 ms freeze-south-slave 4000 ms`.
+pub fn tell(strikes: &[Strike]) -> String {
+    let told = strikes.iter().map(|strike| {
+        let after = match strike.after.as_millis() {
+            0 => String::new(),
+            ms => format!("after {ms} ms "),
+        };
+        format!("{after}{} for {} ms", strike.scenario.name, strike.hold.as_millis())
+    });
+    told.collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scenarios::named;
+
+    #[test]
+    fn a_seed_decides_everything() {
+        let all = named(&[]).expect("no name is wrong");
+        let rounds = |seed: u64| {
+            let mut dice = Dice::new(seed);
+            (0..50).map(|_| tell(&dice.round(&all))).collect::<Vec<_>>()
+        };
+        assert_eq!(rounds(7), rounds(7));
+        assert_ne!(rounds(7), rounds(8));
+    }
+
+    #[test]
+    fn two_faults_at_a_time_strike_different_groups() {
+        let all = named(&[]).expect("no name is wrong");
+        let mut dice = Dice::new(1);
+        let rounds: Vec<Vec<Strike>> = (0..500).map(|_| dice.round(&all)).collect();
+        let double = rounds.iter().filter(|round| round.len() == 2);
+        assert!(double.clone().count() > 20);
+        for round in double {
+            let (one, other) = (round[0].scenario.whom.group(), round[1].scenario.whom.group());
+            assert!(one.is_some() && other.is_some() && one != other, "{}", tell(round));
+        }
+    }
+}

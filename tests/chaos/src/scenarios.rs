@@ -1,0 +1,68 @@
+//! All scenarios, one file per family. To add one, add a row to a table; a new fault goes below `faults/`.
+
+pub mod damage;
+pub mod disks;
+pub mod limits;
+pub mod members;
+pub mod network;
+pub mod power;
+pub mod processes;
+
+use crate::scenario::Scenario;
+
+/// The families by name.
+pub const FAMILIES: &[(&str, &[Scenario])] = &[
+    ("processes", processes::SCENARIOS),
+    ("network", network::SCENARIOS),
+    ("power", power::SCENARIOS),
+    ("damage", damage::SCENARIOS),
+    ("disks", disks::SCENARIOS),
+    ("limits", limits::SCENARIOS),
+    ("members", members::SCENARIOS),
+];
+
+/// The scenarios of these names; a name is a scenario's or a family's. All of them, where none is given.
+///
+/// # Errors
+/// With the name that is nobody's.
+pub fn named(names: &[String]) -> Result<Vec<&'static Scenario>, String> {
+    if names.is_empty() {
+        return Ok(FAMILIES.iter().flat_map(|(_, scenarios)| *scenarios).collect());
+    }
+    let mut found = Vec::new();
+    for name in names {
+        let of = |family: &str, scenario: &Scenario| name == family || name == scenario.name;
+        let before = found.len();
+        for (family, scenarios) in FAMILIES {
+            found.extend(scenarios.iter().filter(|scenario| of(family, scenario)));
+        }
+        if found.len() == before {
+            return Err(format!("{name} is neither a scenario nor a family; --list shows all"));
+        }
+    }
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_found() {
+        let all = named(&[]).expect("no name is wrong");
+        let names: BTreeSet<&str> = all.iter().map(|scenario| scenario.name).collect();
+        assert_eq!(names.len(), all.len());
+        assert!(
+            names
+                .iter()
+                .all(|name| named(&[(*name).to_owned()]).is_ok_and(|found| found.len() == 1))
+        );
+        assert_eq!(
+            named(&["power".to_owned()]).map(|found| found.len()),
+            Ok(power::SCENARIOS.len())
+        );
+        assert!(named(&["nothing".to_owned()]).is_err());
+    }
+}
