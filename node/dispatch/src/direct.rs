@@ -92,17 +92,21 @@ pub(crate) struct Directs {
     pub(crate) impatient: bool,
     /// When something was held or released last.
     moved_ms: i64,
+    /// Deliveries that all consumers of the queue together may have unacknowledged.
+    pub(crate) prefetch: u64,
     pub(crate) counts: DirectCounts,
     next_number: u64,
 }
 
 /// Arrivals that one queue holds, at most.
 pub(crate) const HELD_MESSAGES_MAX: usize = 4096;
-/// How long an arrival is held, in milliseconds, at most.
-const HELD_MS_MAX: i64 = 100;
-/// How long arrivals are held while nothing moves and the log is not what they wait for, in milliseconds. A consumer
-/// that keeps up acknowledges something in that time; and it is little for a producer that waits for its answer.
-const STANDSTILL_MS_MAX: i64 = 10;
+/// How long arrivals are held while nothing moves and the log is not what they wait for, in milliseconds: one for each
+/// message of the consumers' credit, within these bounds. Consumers with much credit are there for a stream, and one that
+/// keeps up acknowledges something in that time; one that takes message by message may need long for each.
+const STANDSTILL_MS_MIN: u64 = 5;
+const STANDSTILL_MS_MAX: u64 = 50;
+/// How many times as long an arrival is held at most, whatever moves.
+const STANDSTILLS_MAX: i64 = 5;
 /// What a message costs in memory beyond its bytes.
 const OVERHEAD_BYTES: usize = 256;
 
@@ -187,9 +191,10 @@ impl Directs {
 
     /// Until when what is held may be held, if nothing moves.
     pub(crate) fn held_until_ms(&self) -> Option<i64> {
-        let until_ms = self.held.front()?.since_ms + HELD_MS_MAX;
+        let standstill_ms = self.prefetch.clamp(STANDSTILL_MS_MIN, STANDSTILL_MS_MAX) as i64;
+        let until_ms = self.held.front()?.since_ms + STANDSTILLS_MAX * standstill_ms;
         Some(match self.logging {
-            0 => until_ms.min(self.moved_ms + STANDSTILL_MS_MAX),
+            0 => until_ms.min(self.moved_ms + standstill_ms),
             _ => until_ms,
         })
     }

@@ -105,6 +105,7 @@ impl QueueDispatch {
         self.consumers.push(id, consumer.priority);
         self.selective += usize::from(consumer.selector.is_some());
         self.browsers += usize::from(consumer.browser);
+        self.direct.prefetch += u64::from(consumer.prefetch);
         self.exclusive += usize::from(consumer.exclusive);
         self.idle_since_ms = None;
         self.rescan();
@@ -117,6 +118,7 @@ impl QueueDispatch {
         }
         self.selective -= usize::from(consumer.selector.is_some());
         self.browsers -= usize::from(consumer.browser);
+        self.direct.prefetch -= u64::from(consumer.prefetch);
         self.exclusive -= usize::from(consumer.exclusive);
         if consumer.exclusive {
             // Others may want what the exclusive one did not.

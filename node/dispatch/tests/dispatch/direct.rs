@@ -96,16 +96,16 @@ fn a_stream_is_held_while_something_moves_but_no_message_for_long() {
     let mut delivered = 1;
     let entries = world.log.len();
     for tag in 1..=12 {
-        world.now_ms += 8;
+        world.now_ms += 2;
         world.tick();
         world.acknowledge(consumer, Target::One(tag));
         delivered += world.settle().len();
     }
     assert_eq!((delivered, world.log.len()), (13, entries), "each round one has moved");
     assert_eq!(world.unanswered.len(), 17);
-    world.now_ms += 8;
+    world.now_ms += 2;
     world.tick();
-    assert_eq!(world.proposed.len(), 17, "a tenth of a second is over");
+    assert_eq!(world.proposed.len(), 17, "25 ms are over");
 }
 
 #[test]
