@@ -7,6 +7,9 @@
 //! (`node/replication/src/lease.rs`) and the journal. Used as they are: broker, dispatch, the mesh of forwarding with its
 //! frames, the STOMP sessions. Modelled here: Raft (`raft/`), disks, networks, clients.
 
+// The unit tests in the product's sources run where they belong.
+#![cfg(not(test))]
+
 extern crate self as ferrymq_replication;
 
 // The words that the product's sources know by these names.

@@ -68,7 +68,7 @@ const ALL: [(Fault, u64); 18] = [
 impl Profile {
     /// Chosen by the seed. A quarter of the worlds is one group, one in eight a single node.
     pub(crate) fn of(seed: u64) -> Self {
-        let mut rng = Rng(seed ^ 0x5eed_0f_c0de);
+        let mut rng = Rng(seed ^ 0x005e_ed0f_c0de);
         let groups = match rng.below(8) {
             0 => vec![1],
             1 => vec![3],

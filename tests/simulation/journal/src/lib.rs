@@ -3,6 +3,8 @@
 //!
 //! *From* the simulated replica; *to* [`Machine`]s, which hold their files in memory. *Never* runs a thread, looks at a
 //! clock, or touches a real file.
+// The unit tests in these sources run where they belong.
+#![cfg(not(test))]
 #![allow(dead_code, unused_imports, reason = "the product's own sources, of which tests use a part")]
 
 pub mod disk;
