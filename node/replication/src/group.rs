@@ -226,6 +226,7 @@ impl Group {
     /// up to which the state is applied: an event at or before it may still be on its way from an earlier attachment,
     /// and its effects are contained in the state already.
     pub fn attach<R>(&self, look: impl FnOnce(&Broker, u64) -> R) -> R {
+        self.inner.pipeline.begin();
         self.inner.replica.attach(look)
     }
 

@@ -4,7 +4,7 @@
 //! replication and sync, up to its bounds in bytes and count (gathering.rs says when it goes). One event per batch goes
 //! back to the node.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
 
@@ -31,6 +31,9 @@ pub(crate) struct Pipeline {
     in_flight: AtomicUsize,
     /// Submitted and not answered.
     backlog_bytes: AtomicUsize,
+    /// A batch of the master's loop was not taken, or nobody knows: nothing that the loop submitted after it may be, or a
+    /// producer's resend would come behind what it sent later (P6).
+    broken: AtomicBool,
     replica: Arc<Replica>,
     commands: AtomicU64,
     latency: Histogram,
@@ -55,6 +58,7 @@ impl Pipeline {
             wake: Notify::new(),
             in_flight: AtomicUsize::new(0),
             backlog_bytes: AtomicUsize::new(0),
+            broken: AtomicBool::new(false),
             replica,
             commands: AtomicU64::new(0),
             latency: Histogram::default(),
@@ -73,6 +77,16 @@ impl Pipeline {
             }
         }
         self.wake.notify_one();
+    }
+
+    /// Another loop begins. What an earlier one has left behind a batch that was not taken is not taken either.
+    pub(crate) fn begin(self: &Arc<Self>) {
+        if self.broken.load(Ordering::Acquire) {
+            while let Some(gathered) = self.take() {
+                self.clone().proposal(gathered).1.fail(Failure::NotMaster);
+            }
+            self.broken.store(false, Ordering::Release);
+        }
     }
 
     pub(crate) fn backlog_bytes(&self) -> usize {
@@ -111,7 +125,7 @@ impl Pipeline {
                 Next::Wait => return None,
             };
             let (payload, answer) = self.clone().proposal(gathered);
-            if !is_master {
+            if !is_master || self.is_broken() {
                 answer.fail(Failure::NotMaster);
                 continue;
             }
@@ -128,11 +142,18 @@ impl Pipeline {
     }
 
     fn next(&self, is_master: bool) -> Next {
-        let mut gathering = self.lock();
-        if is_master {
-            return gathering.next(self.in_flight.load(Ordering::Acquire), Instant::now());
+        if is_master && !self.is_broken() {
+            return self.lock().next(self.in_flight.load(Ordering::Acquire), Instant::now());
         }
-        gathering.take().map_or(Next::Wait, Next::Go)
+        self.take().map_or(Next::Wait, Next::Go)
+    }
+
+    fn take(&self) -> Option<Gathered> {
+        self.lock().take()
+    }
+
+    fn is_broken(&self) -> bool {
+        self.broken.load(Ordering::Acquire)
     }
 
     fn proposal(self: Arc<Self>, gathered: Gathered) -> (Bytes, Proposal) {
@@ -208,6 +229,9 @@ impl Proposal {
     }
 
     fn fail(self, failure: Failure) {
+        if failure != Failure::Full {
+            self.pipeline.broken.store(true, Ordering::Release);
+        }
         let results = self
             .proposed
             .tokens

@@ -4,7 +4,7 @@
 mod harness;
 
 use ferrymq_replication::{ElectedBy, NodeId};
-use harness::{Cluster, until};
+use harness::{Cluster, enqueue, until};
 
 fn term(cluster: &Cluster, id: NodeId) -> u64 {
     cluster.group(id).status().term
@@ -73,6 +73,31 @@ async fn a_hand_over_is_told_from_an_election() {
     let second = cluster.master().await;
     assert_eq!(cluster.group(second).status().elected_by, Some(ElectedBy::HandOver));
     assert_eq!(cluster.group(first).status().elected_by, None, "it is a slave");
+}
+
+/// P6: else the resend of what was refused would come behind what its producer sent later.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn behind_what_was_not_taken_nothing_is_taken_until_another_loop_begins() {
+    let cluster = Cluster::start(3, |_| {}).await;
+    cluster.send(0).await;
+    let first = cluster.master().await;
+    cluster.group(first).step_down(None).await.unwrap();
+    let refused = cluster.submit(first, &enqueue(1)).await;
+    assert!(refused.is_err(), "it is a slave now: {refused:?}");
+    settle(&cluster).await;
+    let second = cluster.master().await;
+    cluster.group(second).step_down(Some(first)).await.unwrap();
+    until("it is master again", async || {
+        (cluster.master().await == first).then_some(())
+    })
+    .await;
+    let behind = cluster.submit(first, &enqueue(2)).await;
+    assert!(behind.is_err(), "{behind:?}");
+    cluster.begin_anew(first);
+    for number in [1, 2] {
+        cluster.submit(first, &enqueue(number)).await.unwrap();
+    }
+    cluster.all_hold(0..3).await;
 }
 
 /// The trap: connections end for many reasons, and an election each time would make a group that never works.

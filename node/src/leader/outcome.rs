@@ -56,8 +56,13 @@ impl Leader {
         let Some(pending) = self.pending.remove(&token) else {
             return;
         };
-        if result.is_err() && !matches!(pending, Pending::Send { .. } | Pending::Subscribe { .. }) {
-            // What the dispatcher believes to be under way may not be: this loop begins anew, with the state as it is.
+        let refused = matches!(pending, Pending::Send { .. } | Pending::Subscribe { .. });
+        if result
+            .as_ref()
+            .is_err_and(|failure| !refused || *failure != Failure::Full)
+        {
+            // What the dispatcher believes to be under way may not be, or nothing will be taken any more behind a send that
+            // was not: this loop begins anew, with the state as it is.
             self.in_doubt = true;
         }
         match pending {

@@ -7,7 +7,7 @@
 //! (`node/replication/src/lease.rs`) and the journal. Used as they are: broker, dispatch, the mesh of forwarding with its
 //! frames, the STOMP sessions. Modelled here: Raft (`raft/`), disks, networks, clients.
 
-// The sources that are compiled here have tests of their own, which run where they are at home.
+// The unit tests in the product's sources run where they belong.
 #![cfg(not(test))]
 
 extern crate self as ferrymq_replication;

@@ -210,7 +210,7 @@ impl World {
     }
 
     /// The next bytes reach the server, unless something holds them up.
-    pub(crate) fn reach_server(&mut self, number: u64) {
+    pub(crate) fn reaches_server(&mut self, number: u64) {
         let Some(connection) = self.connections.get(&number).filter(|c| !c.dead) else {
             return;
         };
@@ -288,7 +288,7 @@ impl World {
         }
     }
 
-    pub(crate) fn reach_client(&mut self, number: u64, frame: &Frame) {
+    pub(crate) fn reaches_client(&mut self, number: u64, frame: &Frame) {
         let Some(connection) = self.connections.get(&number).filter(|c| !c.dead) else {
             return;
         };

@@ -112,6 +112,11 @@ impl Oracle {
 
     /// Messages on queues (not topics' backlogs) that are not under offer: (id, queue).
     pub(crate) fn owned(&mut self) -> Vec<(String, String)> {
+        self.on_queues(false)
+    }
+
+    /// Messages on queues: (id, queue), with those under offer or without.
+    pub(crate) fn on_queues(&mut self, offered: bool) -> Vec<(String, String)> {
         let places: Vec<(Place, String)> = self
             .broker
             .queues()
@@ -121,7 +126,7 @@ impl Oracle {
                 let name = queue.destination().name();
                 queue.iter_from(0).map(move |(_, slot)| (slot, name))
             })
-            .filter(|(slot, _)| !slot.offered())
+            .filter(|(slot, _)| offered || !slot.offered())
             .map(|(slot, name)| (slot.place, name.to_owned()))
             .collect();
         places

@@ -282,8 +282,8 @@ impl World {
                 self.client_tick(client);
             }
             Due::Arrive(connection) => self.arrive(connection),
-            Due::ToServer(connection) => self.reach_server(connection),
-            Due::ToClient(connection, frame) => self.reach_client(connection, &frame),
+            Due::ToServer(connection) => self.reaches_server(connection),
+            Due::ToClient(connection, frame) => self.reaches_client(connection, &frame),
             Due::ServerLost(connection) => self.server_lost(connection),
             Due::ClientLost(connection) => self.client_lost(connection),
             Due::Link(due) => self.on_link_due(due),

@@ -260,6 +260,12 @@ impl Cluster {
         .await
     }
 
+    /// As a master's loop does after something was not taken: what it submitted behind that is not taken either.
+    pub fn begin_anew(&self, id: NodeId) {
+        self.group(id).attach(|_, _| ());
+        self.group(id).detach();
+    }
+
     /// Sends on whichever node is master, as a client would: again, under the same number, while the answer is no.
     pub async fn send(&self, number: u64) {
         until("the message is acknowledged", async || {
@@ -267,7 +273,10 @@ impl Cluster {
             match self.submit(master, &enqueue(number)).await {
                 Ok(Outcome::Done | Outcome::Duplicate) => Some(()),
                 Ok(other) => panic!("unexpected outcome {other:?}"),
-                Err(_) => None,
+                Err(_) => {
+                    self.begin_anew(master);
+                    None
+                }
             }
         })
         .await;

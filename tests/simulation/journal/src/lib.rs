@@ -3,8 +3,7 @@
 //!
 //! *From* the simulated replica; *to* [`Machine`]s, which hold their files in memory. *Never* runs a thread, looks at a
 //! clock, or touches a real file.
-
-// The sources that are compiled here have tests of their own, which run where they are at home.
+// The unit tests in these sources run where they belong.
 #![cfg(not(test))]
 #![allow(
     dead_code,

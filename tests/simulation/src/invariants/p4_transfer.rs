@@ -1,6 +1,6 @@
 //! P4: one group owns a message at any time; at the end no transfer is in doubt.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::world::World;
 
@@ -19,6 +19,17 @@ pub(crate) fn audit(world: &mut World) {
                 }
                 _ => {}
             }
+        }
+    }
+    let mut there = BTreeSet::new();
+    for oracle in &mut world.oracles {
+        there.extend(oracle.on_queues(true).into_iter().map(|(id, _)| id));
+    }
+    for (id, sent) in &world.history.sent {
+        let waits =
+            sent.acknowledged_us.is_some() && sent.written.is_empty() && sent.destination.starts_with("/queue/");
+        if waits && !there.contains(id) {
+            broken.push(format!("{id} is owned by no group, and nobody was given it"));
         }
     }
     for text in broken {
