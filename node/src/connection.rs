@@ -253,7 +253,10 @@ impl Driven {
         let outbox = self.outbox.clone();
         loop {
             if let Some(reason) = self.closing.take() {
-                self.write_the_last(&mut writer, LINGER).await;
+                // P7 holds for its last bytes, too.
+                if self.may_write() {
+                    self.write_the_last(&mut writer, LINGER).await;
+                }
                 return Ok(reason);
             }
             outbox.set_unfinished(self.input.len() + self.session.held_bytes());
@@ -318,8 +321,7 @@ impl Driven {
                     let reason = why.text.clone();
                     self.session.on_failure(why, &mut self.out);
                     self.settle();
-                    // P7 holds for its last bytes, too.
-                    if self.unwritten_bytes == 0 || (self.limits.lease)() {
+                    if self.may_write() {
                         self.write_the_last(&mut writer, LINGER_SHORT).await;
                     }
                     return Ok(reason);

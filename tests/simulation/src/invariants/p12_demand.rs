@@ -17,11 +17,15 @@ type Wanted = BTreeMap<(usize, String), u32>;
 fn wanted(world: &World) -> Wanted {
     let mut wanted = Wanted::new();
     for client in &world.clients {
-        if let (Link::Open(_), Job::Consume(consumer)) = (client.link, &client.job)
+        // Where it is connected, not where it means to go next.
+        if let (Link::Open(connection), Job::Consume(consumer)) = (client.link, &client.job)
+            && let Some(connection) = world.connections.get(&connection)
             && consumer.subscribed
             && consumer.destination.starts_with("/queue/")
         {
-            *wanted.entry((client.home, consumer.destination.clone())).or_default() += 1;
+            *wanted
+                .entry((world.nodes[connection.door].group, consumer.destination.clone()))
+                .or_default() += 1;
         }
     }
     wanted
