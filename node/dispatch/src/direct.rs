@@ -4,7 +4,7 @@
 //! client's transaction, acknowledged; in `returned`; or it was proposed to the log and is a message like any other.
 //!
 //! Order (P6): a message goes this way only where nothing of its queue is undelivered, nor on its way through the log.
-//! Whatever the log brings later has a number from [`Direct::behind`] on. So a message that comes back knows its place
+//! Whatever the log brings later has a number from `Direct::behind` on. So a message that comes back knows its place
 //! among those of the log, and waits for it here, in memory: the log could only put it behind all others.
 
 use std::collections::{BTreeMap, VecDeque};

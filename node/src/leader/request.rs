@@ -246,7 +246,7 @@ impl Leader {
         true
     }
 
-    /// A client's message does not count as under way any more; `logging` where it counted among [`Client::logging`].
+    /// A client's message does not count as under way any more; `logging` where it is one that others shall not overtake.
     pub(super) fn answered(&mut self, connection: ConnectionId, bytes: usize, logging: bool) {
         if let Some(client) = self.clients.get_mut(&connection) {
             client.outbox.answer(bytes);

@@ -753,7 +753,7 @@ thread_local! {
     static RANDOM: RefCell<u64> = const { RefCell::new(1) };
 }
 
-/// From here on [`random`] follows from `seed`.
+/// From here on `random` follows from `seed`.
 pub fn seed(seed: u64) {
     RANDOM.set(seed | 1);
 }
