@@ -235,9 +235,10 @@ impl Driven {
         Some((driven, from_leader))
     }
 
-    /// P7: messages that were handed out before the lease ended may be with another master's consumers by now.
+    /// P7: messages that were handed out before the lease ended may be with another master's consumers by now. P3: those
+    /// of a loop that has ended are handed out again by the next one, which may be on this node, too.
     pub(crate) fn may_write(&self) -> bool {
-        self.unwritten_bytes == 0 || (self.limits.lease)()
+        self.unwritten_bytes == 0 || (!self.leader.is_closed() && (self.limits.lease)())
     }
 
     async fn drive<S>(
@@ -317,6 +318,8 @@ impl Driven {
                     self.settle();
                 }
                 () = outbox.wait_for_answer(), if !may_read => {}
+                // A client that does not read would not be asked again whether it may be written to.
+                () = self.leader.closed(), if may_write && self.unwritten_bytes > 0 => {}
                 why = outbox.wait_for_end() => {
                     let reason = why.text.clone();
                     self.session.on_failure(why, &mut self.out);
@@ -405,6 +408,9 @@ impl Driven {
                 deliveries,
                 charged_bytes,
             } => {
+                if self.leader.is_closed() {
+                    return;
+                }
                 self.charged_bytes += charged_bytes;
                 for delivery in deliveries {
                     self.unwritten_bytes += delivery.message.bytes().len();

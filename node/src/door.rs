@@ -34,8 +34,9 @@ use crate::{
 /// A client's connection, carried by a slave. (16 was one whose head told nothing of certificates.)
 pub(crate) const DOOR: Purpose = Purpose(17);
 
-/// How long a client waits at the door while the group has no master.
-const MASTER_WAIT: Duration = Duration::from_secs(15);
+/// How long a client waits at the door while the group has no master: several times what an election takes, and short
+/// enough for a client that was cut off with this node and has others in its list.
+const MASTER_WAIT: Duration = Duration::from_secs(5);
 const DIAL_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a client that a slave carries here waits for this node to begin its term.
 const TERM_WAIT: Duration = Duration::from_secs(1);

@@ -19,6 +19,15 @@ pub(crate) struct Footprint {
 /// `USER_HZ`: the unit of times in /proc/PID/stat, the same on every machine that Linux runs our builds on.
 const TICKS_PER_SECOND: f64 = 100.0;
 
+/// Has the system give memory in pages of the ordinary size. With huge ones an idle node takes half as much again, and a
+/// message costs the same processor time (docs/PERFORMANCE.md). Where this is refused, things stay as they are.
+pub(crate) fn prefer_small_pages() {
+    #[cfg(target_os = "linux")]
+    if let Err(error) = rustix::thread::disable_transparent_huge_pages(true) {
+        tracing::debug!(%error, "huge pages stay as the system has them");
+    }
+}
+
 impl Footprint {
     /// This process, now.
     pub(crate) fn now() -> Self {

@@ -11,6 +11,8 @@ mod mesh;
 mod outcome;
 mod request;
 mod status;
+mod subscriptions;
+mod transactions;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque, hash_map::RandomState},
@@ -23,7 +25,7 @@ use bytes::Bytes;
 use ferrymq_broker::{Broker, Command, DeleteDestination, GroupId, Queue, QueueId};
 use ferrymq_dispatch::{ConnectionId, ConsumerId, Dispatcher, Limits, Topics};
 use ferrymq_message::Destination;
-use ferrymq_replication::{Group, GroupEvent, Role};
+use ferrymq_replication::{Failure, Group, GroupEvent, Role};
 use foldhash::fast::FixedState;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -312,8 +314,13 @@ impl Leader {
                 }
             }
             GroupEvent::Done { results } => {
+                let full = results.iter().any(|(_, result)| *result == Err(Failure::Full));
                 for (token, result) in results {
                     self.on_result(token, result);
+                }
+                // Whoever was refused is known now, and not heard any more. A loop that ends leaves it to the next one.
+                if full && !self.in_doubt {
+                    self.group.go_on_after_full();
                 }
             }
             GroupEvent::Fatal(text) => self.fatal = Some(text),

@@ -148,6 +148,29 @@ fn transactions_are_all_or_nothing() {
 }
 
 #[test]
+fn nothing_behind_a_refused_send_is_taken() {
+    let mesh = broker("refused");
+    let (mut stomp, mut watcher) = (connect(&mesh), connect(&mesh));
+    subscribe(&mut watcher, "/queue/OUT", "auto");
+    let out = |body: &str| Frame::message("/queue/OUT", body);
+    let refused = Frame::message("/queue/A,/queue/B", "to two").with("transaction", "t");
+    let frames = [
+        Frame::new("BEGIN").with("transaction", "t"),
+        out("half").with("transaction", "t"),
+        refused,
+        Frame::new("COMMIT").with("transaction", "t"),
+        out("behind"),
+    ];
+    // At once, so that all of it is under way before the client can be told.
+    stomp
+        .write(&frames.iter().flat_map(Frame::encode).collect::<Vec<u8>>())
+        .unwrap();
+    stomp.expect_error();
+    watcher.expect_nothing(QUIET);
+    assert_eq!(mesh.groups[0].messages("queue://OUT"), 0);
+}
+
+#[test]
 fn topics_reach_every_subscriber_and_durable_ones_later() {
     let mesh = broker("topics");
     let address = mesh.groups[0].nodes[0].address();

@@ -7,7 +7,9 @@
 pub mod config;
 mod group;
 
+mod entrance;
 pub mod event;
+mod gathering;
 mod pipeline;
 pub mod role;
 
@@ -37,7 +39,6 @@ mod verdict;
 mod admission;
 mod clock;
 mod founding;
-mod gathering;
 mod growth;
 mod housekeeping;
 mod identity;

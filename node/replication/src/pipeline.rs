@@ -4,7 +4,7 @@
 //! replication and sync, up to its bounds in bytes and count (gathering.rs says when it goes). One event per batch goes
 //! back to the node.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
 
@@ -15,6 +15,7 @@ use tokio::sync::{Notify, watch};
 
 use crate::alarm::Alarm;
 use crate::config::Config;
+use crate::entrance::{After, Entrance};
 use crate::event::{Completion, Failure, GroupEvent};
 use crate::gathering::{Gathered, Gathering, Next};
 use crate::histogram::Histogram;
@@ -26,14 +27,11 @@ use crate::types::{Answer, Batch, Raft, Reply, Written};
 
 /// Commands on their way into the log.
 pub(crate) struct Pipeline {
-    gathering: Mutex<Gathering>,
+    entrance: Mutex<Entrance>,
     wake: Notify,
     in_flight: AtomicUsize,
     /// Submitted and not answered.
     backlog_bytes: AtomicUsize,
-    /// A batch of the master's loop was not taken, or nobody knows: nothing that the loop submitted after it may be, or a
-    /// producer's resend would come behind what it sent later (P6).
-    broken: AtomicBool,
     replica: Arc<Replica>,
     commands: AtomicU64,
     latency: Histogram,
@@ -50,15 +48,14 @@ struct Proposed {
 impl Pipeline {
     pub(crate) fn new(config: &Config, replica: Arc<Replica>) -> Arc<Pipeline> {
         Arc::new(Pipeline {
-            gathering: Mutex::new(Gathering::new(
+            entrance: Mutex::new(Entrance::new(Gathering::new(
                 config.batch_bytes_max,
                 config.batch_commands_max,
                 config.batches_in_flight_max,
-            )),
+            ))),
             wake: Notify::new(),
             in_flight: AtomicUsize::new(0),
             backlog_bytes: AtomicUsize::new(0),
-            broken: AtomicBool::new(false),
             replica,
             commands: AtomicU64::new(0),
             latency: Histogram::default(),
@@ -70,10 +67,10 @@ impl Pipeline {
     pub(crate) fn submit(&self, commands: impl IntoIterator<Item = (Bytes, u64)>, awaited: bool) {
         {
             let now = Instant::now();
-            let mut gathering = self.lock();
+            let mut entrance = self.lock();
             for (command, token) in commands {
                 self.backlog_bytes.fetch_add(command.len(), Ordering::Relaxed);
-                gathering.push(&command, token, awaited, now);
+                entrance.gathering.push(&command, token, awaited, now);
             }
         }
         self.wake.notify_one();
@@ -81,11 +78,22 @@ impl Pipeline {
 
     /// Another loop begins. What an earlier one has left behind a batch that was not taken is not taken either.
     pub(crate) fn begin(self: &Arc<Self>) {
-        if self.broken.load(Ordering::Acquire) {
-            while let Some(gathered) = self.take() {
-                self.clone().proposal(gathered).1.fail(Failure::NotMaster);
-            }
-            self.broken.store(false, Ordering::Release);
+        self.open(After::Anything);
+    }
+
+    /// The loop knows what the full disk has cost, and submits nothing behind it.
+    pub(crate) fn go_on_after_full(self: &Arc<Self>) {
+        self.open(After::Full);
+    }
+
+    fn open(self: &Arc<Self>, after: After) {
+        let Some((failure, refused)) = self.lock().open(after) else {
+            return;
+        };
+        for gathered in refused {
+            let refused = self.clone().proposal(gathered).1;
+            refused.tell(failure);
+            refused.finish();
         }
     }
 
@@ -119,14 +127,14 @@ impl Pipeline {
     /// Proposes what may go now; returns when to ask again.
     async fn propose(self: &Arc<Self>, raft: &Raft, is_master: bool) -> Option<Instant> {
         loop {
-            let gathered = match self.next(is_master) {
-                Next::Go(gathered) => gathered,
-                Next::At(at) => return Some(at),
-                Next::Wait => return None,
+            let (gathered, refused) = match self.next(is_master) {
+                (Next::Go(gathered), refused) => (gathered, refused),
+                (Next::At(at), _) => return Some(at),
+                (Next::Wait, _) => return None,
             };
             let (payload, answer) = self.clone().proposal(gathered);
-            if !is_master || self.is_broken() {
-                answer.fail(Failure::NotMaster);
+            if let Some(failure) = refused {
+                answer.fail(failure);
                 continue;
             }
             if !self.replica.has_room_for_log(payload.len()) {
@@ -141,19 +149,9 @@ impl Pipeline {
         }
     }
 
-    fn next(&self, is_master: bool) -> Next {
-        if is_master && !self.is_broken() {
-            return self.lock().next(self.in_flight.load(Ordering::Acquire), Instant::now());
-        }
-        self.take().map_or(Next::Wait, Next::Go)
-    }
-
-    fn take(&self) -> Option<Gathered> {
-        self.lock().take()
-    }
-
-    fn is_broken(&self) -> bool {
-        self.broken.load(Ordering::Acquire)
+    fn next(&self, is_master: bool) -> (Next, Option<Failure>) {
+        let in_flight = self.in_flight.load(Ordering::Acquire);
+        self.lock().next(is_master, in_flight, Instant::now())
     }
 
     fn proposal(self: Arc<Self>, gathered: Gathered) -> (Bytes, Proposal) {
@@ -186,8 +184,8 @@ impl Pipeline {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Gathering> {
-        self.gathering.lock().expect("no code panics under this lock")
+    fn lock(&self) -> MutexGuard<'_, Entrance> {
+        self.entrance.lock().expect("no code panics under this lock")
     }
 }
 
@@ -218,7 +216,10 @@ impl Proposal {
         let (pipeline, proposed) = (&self.pipeline, &self.proposed);
         let took = proposed.started.elapsed();
         pipeline.latency.record(took);
-        pipeline.lock().round_over(proposed.awaited, took, Instant::now());
+        pipeline
+            .lock()
+            .gathering
+            .round_over(proposed.awaited, took, Instant::now());
         pipeline
             .commands
             .fetch_add(proposed.tokens.len() as u64, Ordering::Relaxed);
@@ -228,10 +229,18 @@ impl Proposal {
         self.finish();
     }
 
+    /// Not taken, and nothing behind it will be.
     fn fail(self, failure: Failure) {
-        if failure != Failure::Full {
-            self.pipeline.broken.store(true, Ordering::Release);
-        }
+        let mut entrance = self.pipeline.lock();
+        entrance.shut(failure);
+        // Under the lock: whoever opens it has been told of every failure before that, or is about to be told of another
+        // one that shuts it again.
+        self.tell(failure);
+        drop(entrance);
+        self.finish();
+    }
+
+    fn tell(&self, failure: Failure) {
         let results = self
             .proposed
             .tokens
@@ -239,7 +248,6 @@ impl Proposal {
             .map(|token| (*token, Err(failure)))
             .collect();
         self.pipeline.replica.tell(GroupEvent::Done { results });
-        self.finish();
     }
 
     fn finish(self) {

@@ -47,6 +47,9 @@ pub(crate) struct Client {
     /// Something of it may be held.
     pub(crate) holding: bool,
     pub(crate) touched: bool,
+    /// It was told of a failure that ends its session. What it had sent behind that is on its way here all the same; to
+    /// take it would put a resend behind it (P6), or commit a transaction of which a part was refused.
+    refused: bool,
     replies: Vec<(Token, Result<(), Refusal>)>,
     deliveries: Vec<Delivery>,
     charged_bytes: usize,
@@ -85,6 +88,7 @@ impl Client {
             kept: BTreeMap::new(),
             holding: false,
             touched: false,
+            refused: false,
             replies: Vec::new(),
             deliveries: Vec::new(),
             charged_bytes: 0,
@@ -93,6 +97,22 @@ impl Client {
 
     /// Answers a request, where the client wants an answer or the request failed.
     pub(crate) fn reply(&mut self, token: Option<Token>, result: Result<(), Refusal>) {
+        self.refused |= result.is_err();
+        self.answer(token, result);
+    }
+
+    /// [`Client::reply`] to an acknowledgement: with a receipt, its failure does not end the session.
+    pub(crate) fn reply_acknowledgement(&mut self, token: Option<Token>, result: Result<(), Refusal>) {
+        self.refused |= token.is_none() && result.is_err();
+        self.answer(token, result);
+    }
+
+    /// Whether a request is still to be heard.
+    pub(crate) fn is_heard(&self, request: &Request) -> bool {
+        !self.refused || matches!(request, Request::Acknowledge { transaction: None, .. })
+    }
+
+    fn answer(&mut self, token: Option<Token>, result: Result<(), Refusal>) {
         match (token, result) {
             (Some(token), result) => {
                 // Replies and deliveries reach the session in the order in which they came about.

@@ -187,7 +187,7 @@ impl Leader {
             };
             let back = command.as_ref().and_then(super::request::acknowledged);
             let result = self.take_into(connection, &name, &commands, back, acknowledged);
-            return self.reply(connection, token, result);
+            return self.reply_acknowledgement(connection, token, result);
         }
         self.dispatcher.forget(queue, direct);
         let Some(last) = commands.pop() else {

@@ -73,6 +73,9 @@ impl Leader {
                 bytes,
                 queue,
             } => {
+                if let Err(failure) = result {
+                    self.refuse_held_of(connection, failure);
+                }
                 self.answered(connection, bytes, queue.is_none());
                 if let Some(queue) = queue {
                     self.dispatcher.logged(queue);
@@ -111,6 +114,16 @@ impl Leader {
             }
             Pending::Backlog => self.bridges.backlogs_opening -= 1,
             Pending::Nobody => {}
+        }
+    }
+
+    /// What waited behind a send that was not stored is not stored either: its resend would come behind it (P6).
+    fn refuse_held_of(&mut self, connection: ConnectionId, failure: Failure) {
+        for ticket in self.dispatcher.drop_held_of(connection) {
+            if let Some(Pending::Send { token, bytes, .. }) = self.pending.remove(&ticket) {
+                self.answered(connection, bytes, false);
+                self.reply(connection, token, Err(to_refusal(failure)));
+            }
         }
     }
 }

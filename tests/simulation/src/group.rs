@@ -105,6 +105,16 @@ pub(crate) struct Submitted {
     pub(crate) awaited: bool,
 }
 
+/// What the master's loop tells the log's entrance, in its order.
+#[derive(Debug)]
+pub(crate) enum Told {
+    Command(Submitted),
+    /// A new loop begins.
+    Begin,
+    /// What a full disk has cost is known.
+    GoOnAfterFull,
+}
+
 /// What the replica and the master's loop share.
 pub(crate) struct Shared {
     broker: RwLock<Broker>,
@@ -112,7 +122,7 @@ pub(crate) struct Shared {
     pub(crate) attached: AtomicBool,
     pub(crate) journal: Journal,
     pub(crate) lease: Arc<Lease>,
-    submitted: Mutex<Vec<Submitted>>,
+    told: Mutex<Vec<Told>>,
     /// Answers that come before their time (a deliberate fault).
     pub(crate) early: Mutex<Vec<GroupEvent>>,
     /// A read has met damage.
@@ -139,7 +149,7 @@ impl Shared {
             attached: AtomicBool::new(false),
             journal,
             lease,
-            submitted: Mutex::new(Vec::new()),
+            told: Mutex::new(Vec::new()),
             early: Mutex::new(Vec::new()),
             damage: Mutex::new(None),
             founds_as,
@@ -156,12 +166,12 @@ impl Shared {
         self.broker.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn take_submitted(&self) -> Vec<Submitted> {
-        std::mem::take(&mut *locked(&self.submitted))
+    pub(crate) fn take_told(&self) -> Vec<Told> {
+        std::mem::take(&mut *locked(&self.told))
     }
 
-    pub(crate) fn has_submitted(&self) -> bool {
-        !locked(&self.submitted).is_empty()
+    pub(crate) fn was_told(&self) -> bool {
+        !locked(&self.told).is_empty()
     }
 
     /// P7, unless a deliberate fault says otherwise.
@@ -190,17 +200,21 @@ impl Group {
 
     /// Bytes that wait to be proposed; nothing waits long here.
     pub fn backlog_bytes(&self) -> usize {
-        let submitted = locked(&self.shared.submitted);
-        submitted.iter().map(|submitted| submitted.command.len()).sum()
+        let told = locked(&self.shared.told);
+        let bytes = told.iter().map(|told| match told {
+            Told::Command(submitted) => submitted.command.len(),
+            Told::Begin | Told::GoOnAfterFull => 0,
+        });
+        bytes.sum()
     }
 
     fn put(&self, command: Bytes, token: u64, awaited: bool) {
         let command = spoil_command(&self.shared, command, token);
-        locked(&self.shared.submitted).push(Submitted {
+        locked(&self.shared.told).push(Told::Command(Submitted {
             command,
             token,
             awaited,
-        });
+        }));
     }
 
     /// P7.
@@ -215,8 +229,14 @@ impl Group {
 
     /// From the next entry on effects are wanted.
     pub fn attach<R>(&self, look: impl FnOnce(&Broker, u64) -> R) -> R {
+        locked(&self.shared.told).push(Told::Begin);
         self.shared.attached.store(true, Ordering::Relaxed);
         look(&self.shared.broker(), self.shared.applied.load(Ordering::Relaxed))
+    }
+
+    /// See `ferrymq_replication::Group::go_on_after_full`.
+    pub fn go_on_after_full(&self) {
+        locked(&self.shared.told).push(Told::GoOnAfterFull);
     }
 
     /// Effects are no longer wanted.

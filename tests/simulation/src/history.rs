@@ -25,6 +25,10 @@ pub(crate) struct Sent {
     pub(crate) acknowledged_us: Option<u64>,
     /// Times that it was written to somebody, by taker.
     pub(crate) written: BTreeMap<Taker, u32>,
+    /// Those for whom a consumer has sent an acknowledgement, answered or not; with automatic ones, that it was written to.
+    pub(crate) settled: BTreeSet<Taker>,
+    /// It was taken from the dead letter queue.
+    pub(crate) buried: bool,
     /// When an acknowledgement of it was answered, and in which group, by taker.
     pub(crate) consumed: BTreeMap<Taker, (u64, usize)>,
 }
@@ -65,6 +69,13 @@ pub(crate) struct History {
     pub(crate) deliveries: u64,
 }
 
+impl Sent {
+    /// Whether the broker may have forgotten it, as a message of a queue.
+    pub(crate) fn may_be_gone(&self) -> bool {
+        self.buried || self.settled.contains(&self.destination)
+    }
+}
+
 impl History {
     pub(crate) fn break_promise(&mut self, promise: u8, text: impl Into<String>) {
         self.violations.push(Violation {
@@ -99,6 +110,15 @@ impl History {
         transaction.committed = true;
         for id in transaction.messages.clone() {
             self.acknowledged(&id, now_us);
+        }
+    }
+
+    /// An acknowledgement is being sent.
+    pub(crate) fn settles(&mut self, id: &str, taker: Option<&Taker>) {
+        let Some(sent) = self.sent.get_mut(id) else { return };
+        match taker {
+            Some(taker) => _ = sent.settled.insert(taker.clone()),
+            None => sent.buried = true,
         }
     }
 

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use ferrymq_protocol::stomp::{Command, Frame};
 
 use crate::{
-    client::{Job, Link, Turn},
+    client::{Ack, Job, Link, Turn},
     config::NodeId,
     history::{Written, id_in},
     invariants,
@@ -267,7 +267,7 @@ impl World {
         let Job::Consume(consumer) = &self.clients[client].job else {
             return;
         };
-        let taker = consumer.taker.clone();
+        let (taker, is_auto) = (consumer.taker.clone(), consumer.ack == Ack::Auto);
         let written = Written {
             id: &id,
             taker: taker.as_ref(),
@@ -284,7 +284,10 @@ impl World {
         if let Some(taker) = taker
             && let Some(sent) = self.history.sent.get_mut(&id)
         {
-            *sent.written.entry(taker).or_default() += 1;
+            *sent.written.entry(taker.clone()).or_default() += 1;
+            if is_auto {
+                sent.settled.insert(taker);
+            }
         }
     }
 

@@ -164,7 +164,7 @@ impl Process {
             ];
             let mut busy = parts.contains(&true);
             last = parts;
-            if self.replica.shared.has_submitted() {
+            if self.replica.shared.was_told() {
                 self.replica.pump();
                 busy = true;
             }
@@ -412,7 +412,7 @@ impl Served {
         loop {
             if self.driven.closing.is_some() {
                 // The connection's last bytes, for as long as somebody takes them.
-                if !self.stalled {
+                if !self.stalled && self.driven.may_write() {
                     self.write();
                     self.driven.on_written();
                 }

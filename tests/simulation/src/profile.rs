@@ -35,6 +35,8 @@ pub(crate) enum Fault {
     PowerCutAll,
     SyncFails,
     SlowDisk,
+    /// For the next few batches only: room comes and goes while sends are under way.
+    FullDisk,
     FlipBit,
     Pause,
     WallJump,
@@ -44,7 +46,7 @@ pub(crate) enum Fault {
     BlockGroups,
 }
 
-const ALL: [(Fault, u64); 18] = [
+const ALL: [(Fault, u64); 19] = [
     (Fault::CutClient, 8),
     (Fault::StallClient, 3),
     (Fault::MoveConsumer, 6),
@@ -56,6 +58,7 @@ const ALL: [(Fault, u64); 18] = [
     (Fault::PowerCutAll, 1),
     (Fault::SyncFails, 2),
     (Fault::SlowDisk, 3),
+    (Fault::FullDisk, 3),
     (Fault::FlipBit, 3),
     (Fault::Pause, 5),
     (Fault::WallJump, 2),

@@ -25,7 +25,7 @@ use ferrymq_simulated_journal::{Config, Journal, Place, Record};
 use crate::{
     clock::Instant,
     config::NodeId,
-    group::{Completion, Failure, Group, GroupEvent, Role, Shared, Submitted, locked},
+    group::{Completion, Failure, Group, GroupEvent, Role, Shared, Submitted, Told, locked},
     replication::lease::Lease,
     rng::Rng,
     sabotage::Sabotage,
@@ -183,6 +183,10 @@ pub(crate) struct Replica {
     proposals: BTreeMap<u64, Proposal>,
     gathered: Vec<Submitted>,
     ride_until_us: Option<u64>,
+    /// Nothing is taken behind what was not, as in `node/replication/src/pipeline.rs`.
+    shut: Option<Failure>,
+    /// So many batches find the disk full (a fault).
+    pub(crate) full_for: u64,
     snapshot_index: u64,
     snapshot_under_way: bool,
     stragglers_at_us: u64,
@@ -248,6 +252,8 @@ impl Replica {
             proposals: BTreeMap::new(),
             gathered: Vec::new(),
             ride_until_us: None,
+            shut: None,
+            full_for: 0,
             snapshot_index: applied,
             snapshot_under_way: false,
             stragglers_at_us: now,
@@ -469,26 +475,35 @@ impl Replica {
     /// Proposes what the master's loop has submitted.
     pub(crate) fn pump(&mut self) {
         let now = Instant::now().0;
-        let submitted = self.shared.take_submitted();
-        if !submitted.is_empty() {
-            if self.gathered.is_empty() {
-                self.ride_until_us = Some(now + RIDE_US);
+        for told in self.shared.take_told() {
+            match told {
+                Told::Command(submitted) => {
+                    if self.gathered.is_empty() {
+                        self.ride_until_us = Some(now + RIDE_US);
+                    }
+                    self.gathered.push(submitted);
+                }
+                Told::Begin if self.shared.sabotage == Some(Sabotage::StayOpen) => {}
+                Told::Begin => self.take_again(self.shut.unwrap_or(Failure::NotMaster)),
+                Told::GoOnAfterFull if self.shut == Some(Failure::Full) => self.take_again(Failure::Full),
+                Told::GoOnAfterFull => {}
             }
-            self.gathered.extend(submitted);
         }
         if self.gathered.is_empty() {
             return;
         }
-        if !matches!(self.role(), Role::Master { .. }) {
-            let refused = std::mem::take(&mut self.gathered);
-            let results = refused.iter().map(|s| (s.token, Err(Failure::NotMaster))).collect();
-            self.events.push(GroupEvent::Done { results });
-            return;
+        let is_master = matches!(self.role(), Role::Master { .. });
+        if let Some(failure) = self.shut.or((!is_master).then_some(Failure::NotMaster)) {
+            return self.refuse(failure);
         }
         let awaited = self.gathered.iter().any(|submitted| submitted.awaited);
         let rides = !awaited && self.ride_until_us.is_some_and(|until| now < until);
         if rides || self.proposals.len() >= BATCHES_MAX {
             return;
+        }
+        if self.full_for > 0 {
+            self.full_for -= 1;
+            return self.refuse(Failure::Full);
         }
         let gathered = std::mem::take(&mut self.gathered);
         let mut batch = BatchBuilder::default();
@@ -504,6 +519,31 @@ impl Replica {
         );
     }
 
+    /// Nothing of what has gathered is taken, nor anything behind it.
+    fn refuse(&mut self, failure: Failure) {
+        self.shut(failure);
+        let refused = std::mem::take(&mut self.gathered);
+        if !refused.is_empty() {
+            let results = refused.iter().map(|s| (s.token, Err(failure))).collect();
+            self.events.push(GroupEvent::Done { results });
+        }
+    }
+
+    fn shut(&mut self, failure: Failure) {
+        if self.shared.sabotage != Some(Sabotage::StayOpen) {
+            self.shut = match (self.shut, failure) {
+                (None | Some(Failure::Full), Failure::Full) => Some(Failure::Full),
+                _ => Some(Failure::NotMaster),
+            };
+        }
+    }
+
+    /// What has come until now is not taken, and then the log takes commands again.
+    fn take_again(&mut self, failure: Failure) {
+        self.refuse(failure);
+        self.shut = None;
+    }
+
     /// What a new entry's outcome means for whoever proposed it here.
     fn completions(&mut self, index: u64, term: u64, outcomes: Vec<Outcome>) -> Vec<Completion> {
         match self.proposals.remove(&index) {
@@ -514,7 +554,10 @@ impl Replica {
                     .chain(std::iter::repeat_with(|| Err(Failure::Unknown)));
                 proposal.tokens.into_iter().zip(outcomes).collect()
             }
-            Some(proposal) => unknown(proposal),
+            Some(proposal) => {
+                self.shut(Failure::Unknown);
+                unknown(proposal)
+            }
             None => Vec::new(),
         }
     }

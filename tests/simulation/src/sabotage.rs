@@ -1,7 +1,7 @@
 //! Deliberate faults: each takes away what keeps one promise, at a seam of the simulation. Without them no seed may
 //! fail; with each of them some seed must, and the promise's own invariant must say so.
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use ferrymq_broker::{Command, Enqueue, Outcome, encode_transaction};
 use ferrymq_message::{Destination, StoredMessage};
 
@@ -32,6 +32,10 @@ pub enum Sabotage {
     ForgetDeliveries,
     /// Acknowledgements are answered and not stored.
     LoseAcknowledgements,
+    /// What a consumer had and did not acknowledge is forgotten when it goes.
+    DropReturned,
+    /// What a consumer rejects is forgotten.
+    DropRejected,
     /// Of a transaction the last part is left out.
     CutTransactions,
     /// A transfer is accepted without the mark that it was.
@@ -40,6 +44,8 @@ pub enum Sabotage {
     ReleaseEarly,
     /// A message under offer is delivered here all the same.
     TakeBackOffers,
+    /// Behind commands that were not taken later ones are.
+    StayOpen,
     /// Requests of one client overtake each other.
     Reorder,
     /// Consumers are given more than they have room for.
@@ -54,7 +60,7 @@ pub enum Sabotage {
 
 impl Sabotage {
     /// All of them.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 23] = [
         Self::SkipSync,
         Self::AnswerUnsynced,
         Self::AnswerEarly,
@@ -66,10 +72,13 @@ impl Sabotage {
         Self::LoseMarks,
         Self::ForgetDeliveries,
         Self::LoseAcknowledgements,
+        Self::DropReturned,
+        Self::DropRejected,
         Self::CutTransactions,
         Self::DropTransferMark,
         Self::ReleaseEarly,
         Self::TakeBackOffers,
+        Self::StayOpen,
         Self::Reorder,
         Self::IgnorePrefetch,
         Self::CloseDoors,
@@ -81,6 +90,8 @@ impl Sabotage {
     pub fn breaks(self) -> &'static [u8] {
         match self {
             Self::SkipSync | Self::AnswerUnsynced => &[1, 2],
+            // Told five times a second who owns a message (P4), and at the end that it is lost.
+            Self::DropReturned | Self::DropRejected => &[2, 4],
             Self::AnswerEarly => &[1],
             Self::ForgetVote | Self::IgnoreLease => &[7],
             Self::ForgetLiving => &[2, 9],
@@ -89,7 +100,7 @@ impl Sabotage {
             Self::LoseMarks | Self::ForgetDeliveries | Self::LoseAcknowledgements => &[3],
             Self::CutTransactions => &[0],
             Self::DropTransferMark | Self::ReleaseEarly | Self::TakeBackOffers => &[4],
-            Self::Reorder => &[6],
+            Self::StayOpen | Self::Reorder => &[6],
             Self::IgnorePrefetch => &[8],
             Self::CloseDoors => &[10],
             Self::DieOfGarbage => &[11],
@@ -107,6 +118,7 @@ impl Sabotage {
 mod kind {
     pub(super) const ENQUEUE: u8 = 1;
     pub(super) const ACKNOWLEDGE: u8 = 2;
+    pub(super) const RETURN: u8 = 3;
     pub(super) const TRANSACTION: u8 = 7;
     pub(super) const BEGIN_TERM: u8 = 14;
     pub(super) const FOUND: u8 = 15;
@@ -129,6 +141,8 @@ pub(crate) fn spoil_command(shared: &Shared, command: Bytes, token: u64) -> Byte
         | (kind::ACKNOWLEDGE, Some(Sabotage::LoseAcknowledgements)) => {
             Command::OpenDestination(Destination::queue("nothing")).encode()
         }
+        (kind::RETURN, Some(Sabotage::DropReturned)) => forgotten(&command, false).unwrap_or(command),
+        (kind::RETURN, Some(Sabotage::DropRejected)) => forgotten(&command, true).unwrap_or(command),
         (kind::TRANSACTION, Some(Sabotage::CutTransactions)) => {
             let mut parts = parts(command.slice(HEAD_BYTES..));
             if parts.len() > 1 {
@@ -138,6 +152,27 @@ pub(crate) fn spoil_command(shared: &Shared, command: Bytes, token: u64) -> Byte
         }
         _ => command,
     }
+}
+
+/// An acknowledgement of what comes back, where it comes back rejected or not. Both begin with the queue's number and
+/// those of the messages; behind a byte follows how many redeliveries are allowed, none for what is rejected.
+fn forgotten(command: &Bytes, rejected: bool) -> Option<Bytes> {
+    let body = command.get(HEAD_BYTES..)?;
+    let count = u32::from_le_bytes(body.get(4..8)?.try_into().ok()?);
+    let ends = body.iter().enumerate().skip(8).filter(|(_, byte)| **byte < 0x80);
+    let end = match count {
+        0 => 8,
+        _ => ends.map(|(at, _)| at + 1).nth(count as usize - 1)?,
+    };
+    let redeliveries_max = u16::from_le_bytes(body.get(end + 1..end + 3)?.try_into().ok()?);
+    if (redeliveries_max == 0) != rejected {
+        return None;
+    }
+    let mut out = BytesMut::new();
+    out.put_u8(kind::ACKNOWLEDGE);
+    out.put_u32_le(end as u32);
+    out.put_slice(&body[..end]);
+    Some(out.freeze())
 }
 
 /// The same message without its producer.

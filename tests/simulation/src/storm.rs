@@ -96,6 +96,12 @@ impl World {
                 let until_us = self.now_us + self.rng.between(100 * MS, 2_000 * MS);
                 self.nodes[node].slow_until_us = until_us;
             }
+            Fault::FullDisk => {
+                let batches = self.rng.between(1, 4);
+                if let Some(process) = &mut self.nodes[node].process {
+                    process.replica.full_for = batches;
+                }
+            }
             Fault::FlipBit => self.flip(node),
             Fault::Pause => {
                 if self.nodes[node].process.is_some() {

@@ -76,6 +76,26 @@ impl Dispatcher {
         self.spill_where(out, |direct| direct.held.iter().any(is_its_own), false);
     }
 
+    /// Forgets what is held for this connection, because something that it sent before was not stored: it will send all
+    /// of that again, in its order (P6). Returns the tickets, to which no action will come.
+    pub fn drop_held_of(&mut self, connection: ConnectionId) -> Vec<u64> {
+        let mut tickets = Vec::new();
+        for id in &self.holding {
+            let Some(dispatch) = self.queues.get_mut(id) else {
+                continue;
+            };
+            dispatch.direct.held.retain(|held| {
+                let is_dropped = held.arrival.connection == connection;
+                if is_dropped {
+                    self.direct_bytes -= cost(&held.arrival.message);
+                    tickets.push(held.ticket);
+                }
+                !is_dropped
+            });
+        }
+        tickets
+    }
+
     /// When [`Dispatcher::spill_old`] has something to do next, as far as is known.
     pub fn held_until_ms(&self) -> Option<i64> {
         let holding = self.holding.iter();

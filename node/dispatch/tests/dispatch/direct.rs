@@ -143,6 +143,22 @@ fn it_overtakes_nothing_that_is_undelivered_or_on_its_way_through_the_log() {
 }
 
 #[test]
+fn what_waits_behind_a_message_that_was_not_stored_is_dropped_p6() {
+    let (mut world, queue, _) = consumed(10);
+    world.dispatcher.logging(queue);
+    world.send_direct(&q(), &["b", "c"]);
+    let waiting: Vec<u64> = world.unanswered.keys().copied().collect();
+    assert_eq!(waiting.len(), 2, "a is on its way through the log");
+    assert_eq!(world.dispatcher.drop_held_of(9), [], "of another client");
+    assert_eq!(world.dispatcher.drop_held_of(77), waiting);
+    world.dispatcher.logged(queue);
+    assert_eq!(world.settle(), vec![], "b and c come again behind a");
+    world.now_ms += 1_000;
+    world.tick();
+    assert_eq!(world.proposed.len(), 0);
+}
+
+#[test]
 fn what_a_consumer_leaves_comes_again_marked_and_in_its_place() {
     let (mut world, queue, first) = consumed(2);
     world.send_direct(&q(), &["a", "b", "c"]);

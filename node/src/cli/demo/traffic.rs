@@ -211,6 +211,7 @@ impl Traffic {
             tokio::select! {
                 biased;
                 event = events.recv() => match event {
+                    Ok(Event::Lost { .. }) => self.ledger.borrow_mut().consumer_lost(),
                     Ok(Event::Reconnected { .. }) => reconnected = true,
                     Ok(Event::Ended { reason }) => bail!("the consumer's connection has ended: {reason}"),
                     Ok(_) | Err(_) => {}

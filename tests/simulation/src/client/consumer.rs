@@ -159,8 +159,7 @@ impl Consumer {
                     turn.frames
                         .push(ack(Command::Ack, &last.ack).with("receipt", receipt.clone()));
                 }
-                self.asked
-                    .insert(receipt, held.into_iter().map(|held| held.id).collect());
+                self.ask(receipt, held.into_iter().map(|held| held.id).collect(), turn);
             }
             Ack::Transacted => self.transact(receipts, turn),
         }
@@ -172,6 +171,14 @@ impl Consumer {
         turn.frames
             .push(ack(command, &held.ack).with("receipt", receipt.clone()));
         let ids = if rejects { Vec::new() } else { vec![held.id] };
+        self.ask(receipt, ids, turn);
+    }
+
+    /// An acknowledgement of these is on its way.
+    fn ask(&mut self, receipt: String, ids: Vec<String>, turn: &mut Turn<'_>) {
+        for id in &ids {
+            turn.history.settles(id, self.taker.as_ref());
+        }
         self.asked.insert(receipt, ids);
     }
 
@@ -195,7 +202,7 @@ impl Consumer {
                 .with("transaction", receipt.clone())
                 .with("receipt", receipt.clone()),
         );
-        self.asked.insert(receipt, ids);
+        self.ask(receipt, ids, turn);
     }
 }
 

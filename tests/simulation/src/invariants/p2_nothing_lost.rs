@@ -1,7 +1,7 @@
 //! P2: nothing acknowledged is lost; and nothing is delivered that nobody sent.
 
 use crate::{
-    history::{History, Written},
+    history::{History, Sent, Written},
     world::World,
 };
 
@@ -12,7 +12,8 @@ pub(crate) fn delivers(history: &mut History, written: &Written<'_>) {
     }
 }
 
-/// At the end: whatever was acknowledged has been delivered to everybody to whom it was promised.
+/// At the end: whatever was acknowledged has been delivered to everybody to whom it was promised, and acknowledged by
+/// them or taken from the dead letter queue. One that was delivered, not acknowledged and then forgotten is lost.
 pub(crate) fn at_the_end(world: &mut World) {
     let mut lost = Vec::new();
     for (id, sent) in &world.history.sent {
@@ -23,17 +24,25 @@ pub(crate) fn at_the_end(world: &mut World) {
             let takers = world.history.durable.get(&sent.destination).into_iter().flatten();
             lost.extend(
                 takers
-                    .filter(|taker| !sent.written.contains_key(*taker))
-                    .map(|taker| format!("{id} was acknowledged and never delivered to {taker}")),
+                    .filter(|taker| !sent.settled.contains(*taker))
+                    .map(|taker| format!("{id} was acknowledged and is lost to {taker}{}", delivered(sent, taker))),
             );
-        } else if sent.written.is_empty() {
+        } else if !sent.may_be_gone() {
+            let destination = &sent.destination;
             lost.push(format!(
-                "{id} to {} was acknowledged and never delivered",
-                sent.destination
+                "{id} to {destination} was acknowledged and is lost{}",
+                delivered(sent, destination)
             ));
         }
     }
     for text in lost {
         world.history.break_promise(2, text);
+    }
+}
+
+fn delivered(sent: &Sent, taker: &str) -> &'static str {
+    match sent.written.contains_key(taker) {
+        true => " after a delivery that nobody acknowledged",
+        false => " before any delivery",
     }
 }

@@ -26,10 +26,9 @@ pub(crate) fn audit(world: &mut World) {
         there.extend(oracle.on_queues(true).into_iter().map(|(id, _)| id));
     }
     for (id, sent) in &world.history.sent {
-        let waits =
-            sent.acknowledged_us.is_some() && sent.written.is_empty() && sent.destination.starts_with("/queue/");
+        let waits = sent.acknowledged_us.is_some() && !sent.may_be_gone() && sent.destination.starts_with("/queue/");
         if waits && !there.contains(id) {
-            broken.push(format!("{id} is owned by no group, and nobody was given it"));
+            broken.push(format!("{id} is owned by no group, and nobody has acknowledged it"));
         }
     }
     for text in broken {

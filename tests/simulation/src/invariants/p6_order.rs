@@ -1,5 +1,5 @@
-//! P6: one producer's messages to one queue reach a sole consumer in order. Looked at where there is a sole consumer:
-//! on the queue `ORDERED` and on durable subscriptions' backlogs of one group's own producers.
+//! P6: one producer's messages to one queue reach a sole consumer in order. Looked at where there is a sole consumer all
+//! the time: on the queue `ORDERED`.
 
 use crate::history::{History, Written, split};
 

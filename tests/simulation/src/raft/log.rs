@@ -6,7 +6,12 @@ use bytes::Bytes;
 use ferrymq_simulated_journal::{Journal, Record};
 
 use super::{After, Committed, ENTRIES_MAX, Peer, Replica, State, unknown};
-use crate::{clock::Instant, config::NodeId, group::GroupEvent, sabotage::Sabotage};
+use crate::{
+    clock::Instant,
+    config::NodeId,
+    group::{Failure, GroupEvent},
+    sabotage::Sabotage,
+};
 
 /// The cell of term and vote.
 pub(super) const VOTE: u8 = 1;
@@ -198,6 +203,7 @@ impl Replica {
         let lost = self.proposals.split_off(&from);
         let results: Vec<_> = lost.into_values().flat_map(unknown).collect();
         if !results.is_empty() {
+            self.shut(Failure::Unknown);
             self.events.push(GroupEvent::Done { results });
         }
     }
