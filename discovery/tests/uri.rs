@@ -315,6 +315,57 @@ const GOLDEN_ERRORS: &[(&str, usize, &str)] = &[
     ),
 ];
 
+/// CVE-2022-41678, CVE-2026-49434: in ActiveMQ a URI could start a broker with a configuration from anywhere. Here a list
+/// has nothing but addresses in it, however deep something else is put.
+#[test]
+fn what_would_start_or_load_something_is_refused_at_any_depth() {
+    let schemes = [
+        "vm",
+        "http",
+        "https",
+        "file",
+        "jar",
+        "xbean",
+        "properties",
+        "broker",
+        "ldap",
+        "rmi",
+        "jndi",
+        "peer",
+        "discovery",
+        "fanout",
+    ];
+    let refused = |text: &str, scheme: &str, error: &str| {
+        let column = text.find(&format!("{scheme}:")).unwrap() + 1;
+        let expected = format!("unknown scheme '{scheme}' at column {column}");
+        assert!(error.starts_with(&expected), "{text}: {error}");
+    };
+    for scheme in schemes {
+        for before_and_after in [
+            "|",
+            "static:(|)",
+            "static:|",
+            "static:{tcp://a:1,|}",
+            "masterslave:(tcp://a:1,|)",
+            "static:(masterslave:(|,tcp://a:1))",
+            "static:(tcp://a:1,static:(failover:(tcp://b:1,|)))",
+        ] {
+            let text = before_and_after.replace('|', &format!("{scheme}://b:1?brokerConfig=xbean:http://c/d.xml"));
+            refused(&text, scheme, &Uri::parse(&text).unwrap_err().to_string());
+        }
+        for before_and_after in ["|", "failover:(|)", "failover:(tcp://a:1,|)"] {
+            let text = before_and_after.replace('|', &format!("{scheme}://b:1?brokerConfig=xbean:http://c/d.xml"));
+            refused(&text, scheme, &FailoverUri::parse(&text).unwrap_err().to_string());
+        }
+    }
+    let hidden = "static:(tcp://a:1?brokerConfig=xbean:http://c/d.xml)";
+    let error = Uri::parse(hidden).unwrap_err().to_string();
+    assert!(
+        error.starts_with("unknown option 'brokerConfig' at column 19"),
+        "{error}"
+    );
+}
+
 #[test]
 fn golden_errors() {
     for (text, column, message) in GOLDEN_ERRORS {

@@ -2,10 +2,12 @@
 //! admin port.
 //!
 //! Checking a password takes tens of milliseconds of a processor, so it is done on a thread of its own, few at a time.
-//! A password that was right before is recognised in microseconds.
+//! A password that was right before is recognised in microseconds. Once it is a password's turn it is looked at, counted
+//! and told of, whether or not anybody still waits for the answer: else whoever leaves at once could guess unseen, and at
+//! any pace.
 
 use std::{
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -32,6 +34,11 @@ pub(crate) struct Visitor {
 
 /// See the module.
 pub(crate) struct Doorkeeper {
+    lodge: Arc<Lodge>,
+}
+
+/// What the doorkeeper knows.
+struct Lodge {
     access: Arc<Access>,
     state: Mutex<State>,
     /// Places for checking passwords.
@@ -73,7 +80,7 @@ impl Doorkeeper {
             .fill(&mut key)
             .map_err(|_| anyhow::anyhow!("the system has no random numbers"))?;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        Ok(Self {
+        let lodge = Lodge {
             access: Arc::new(access),
             state: Mutex::new(State {
                 attempts: Attempts::new(AttemptLimits::default()),
@@ -85,12 +92,13 @@ impl Doorkeeper {
             counts: Counts::default(),
             failed_log: Throttle::new(LOG_PERIOD),
             denied_log: Throttle::new(LOG_PERIOD),
-        })
+        };
+        Ok(Self { lodge: Arc::new(lodge) })
     }
 
     /// What follows from who somebody is.
     pub(crate) fn access(&self) -> &Access {
-        &self.access
+        &self.lodge.access
     }
 
     /// How a client comes in whose session has this name.
@@ -102,8 +110,8 @@ impl Doorkeeper {
             })
         };
         Entrance {
-            access: self.access.clone(),
-            asks: (!self.access.is_open()).then(guest),
+            access: self.lodge.access.clone(),
+            asks: (!self.lodge.access.is_open()).then(guest),
             session_id,
         }
     }
@@ -119,84 +127,93 @@ impl Doorkeeper {
         password: Option<&str>,
     ) -> Result<Identity, Refusal> {
         let (name, password) = (name.unwrap_or(""), password.unwrap_or(""));
+        let access = &self.lodge.access;
         let found = if name.is_empty() && password.is_empty() {
-            let found = self.access.certified(&visitor.certificate).or(self.access.anonymous());
+            let found = access.certified(&visitor.certificate).or(access.anonymous());
             found.ok_or_else(|| unauthorized("log in with a user name and a password"))
         } else if password.is_empty() && visitor.certificate.iter().any(|shown| shown == name) {
-            self.access.proven(name).ok_or_else(|| unauthorized(WRONG))
+            access.proven(name).ok_or_else(|| unauthorized(WRONG))
         } else {
-            self.check(visitor.address.ip(), name, password).await
+            match self.turn(visitor, name).await {
+                Ok((ticket, wait_ms)) => {
+                    let look = Look {
+                        lodge: self.lodge.clone(),
+                        ticket: Some(ticket),
+                        visitor: visitor.clone(),
+                        name: name.to_owned(),
+                        password: password.to_owned(),
+                    };
+                    // A task of its own: it comes to its end if this one is dropped because the caller has left.
+                    let looking = tokio::spawn(look.run(wait_ms));
+                    return looking.await.unwrap_or_else(|_| Err(busy()));
+                }
+                Err(refusal) => Err(refusal),
+            }
         };
-        match &found {
-            Ok(_) => count(&self.counts.accepted),
-            Err(refusal) if refusal.kind == RefusalKind::Unauthorized => {
-                count(&self.counts.failed);
-                self.log(visitor, name, "a log-in has failed");
-            }
-            Err(_) => {
-                count(&self.counts.throttled);
-                self.log(
-                    visitor,
-                    name,
-                    "a log-in was turned away: too many have failed before, or wait",
-                );
-            }
-        }
+        self.lodge.tell(visitor, name, &found);
         found
     }
 
-    async fn check(&self, from: IpAddr, name: &str, password: &str) -> Result<Identity, Refusal> {
-        let begun = Instant::now();
-        let (look, wait_ms) = loop {
-            let turn = self.state().attempts.begin(from, name, self.now_ms());
+    /// Waits until it is known when a password may be looked at. Whoever leaves meanwhile was turned away.
+    async fn turn(&self, visitor: &Visitor, name: &str) -> Result<(Ticket, u64), Refusal> {
+        let lodge = &*self.lodge;
+        let (begun, from) = (Instant::now(), visitor.address.ip());
+        let mut queueing = None;
+        let end = loop {
+            let turn = lodge.state().attempts.begin(from, name, lodge.now_ms());
             match turn {
-                Turn::Granted { ticket, wait_ms } => break (Look::new(self, ticket), wait_ms),
+                Turn::Granted { ticket, wait_ms } => break Ok((ticket, wait_ms)),
                 Turn::AskAgain { wait_ms } if begun.elapsed() < CHECK_WAIT_MAX => {
+                    queueing.get_or_insert_with(|| Queueing {
+                        lodge,
+                        visitor,
+                        name,
+                        is_over: false,
+                    });
                     sleep(Duration::from_millis(wait_ms)).await;
                 }
-                Turn::AskAgain { .. } => return Err(busy()),
+                Turn::AskAgain { .. } => break Err(busy()),
                 Turn::Refused { retry_ms } => {
                     let text = format!(
                         "too many failed log-ins from this address; try again in {} s",
                         retry_ms.div_ceil(1_000)
                     );
-                    return Err(Refusal::new(RefusalKind::Full, text));
+                    break Err(Refusal::new(RefusalKind::Full, text));
                 }
             }
         };
-        sleep(Duration::from_millis(wait_ms)).await;
-        if let Some(identity) = self.known(name, password) {
-            look.settle(Verdict::Right);
-            return Ok(identity);
+        if let Some(queueing) = &mut queueing {
+            queueing.is_over = true;
         }
-        let place = tokio::time::timeout(CHECK_WAIT_MAX, self.checks.clone().acquire_owned()).await;
-        let Ok(Ok(place)) = place else { return Err(busy()) };
-        // Another connection of the same user may have been faster.
-        if let Some(identity) = self.known(name, password) {
-            look.settle(Verdict::Right);
-            return Ok(identity);
-        }
-        let (challenge, shown) = (self.access.challenge(name), password.to_owned());
-        let checked = tokio::task::spawn_blocking(move || {
-            let solved = challenge.solve(&shown);
-            drop(place);
-            solved
-        });
-        match checked.await {
-            Ok(Some(identity)) => {
-                self.state().known.insert(name, password);
-                look.settle(Verdict::Right);
-                Ok(identity)
-            }
-            Ok(None) => {
-                look.settle(Verdict::Wrong);
-                Err(unauthorized(WRONG))
-            }
-            // The runtime is going down.
-            Err(_) => Err(busy()),
+        end
+    }
+
+    /// Somebody who came in was denied something.
+    pub(crate) fn note_denied(&self, visitor: &Visitor, text: &str) {
+        count(&self.lodge.counts.denied);
+        if let Some(suppressed) = self.lodge.denied_log.pass() {
+            tracing::warn!(from = %visitor.address, suppressed, "denied: {text:?}");
         }
     }
 
+    /// For the status. Never a secret.
+    pub(crate) fn to_json(&self) -> Value {
+        let number = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        let Lodge { access, counts, .. } = &*self.lodge;
+        json!({
+            "users": access.users(),
+            "anonymous": access.takes_anonymous(),
+            "logins": {
+                "accepted": number(&counts.accepted),
+                "failed": number(&counts.failed),
+                "throttled": number(&counts.throttled),
+            },
+            "denied": number(&counts.denied),
+        })
+    }
+}
+
+impl Lodge {
     fn known(&self, name: &str, password: &str) -> Option<Identity> {
         if self.state().known.contains(name, password) {
             self.access.proven(name)
@@ -205,27 +222,22 @@ impl Doorkeeper {
         }
     }
 
-    /// Somebody who came in was denied something.
-    pub(crate) fn note_denied(&self, visitor: &Visitor, text: &str) {
-        count(&self.counts.denied);
-        if let Some(suppressed) = self.denied_log.pass() {
-            tracing::warn!(from = %visitor.address, suppressed, "denied: {text:?}");
+    /// Counts how a log-in has ended, and logs one that has failed.
+    fn tell(&self, visitor: &Visitor, name: &str, found: &Result<Identity, Refusal>) {
+        match found {
+            Ok(_) => count(&self.counts.accepted),
+            Err(refusal) if refusal.kind == RefusalKind::Unauthorized => {
+                count(&self.counts.failed);
+                self.log(visitor, name, "a log-in has failed");
+            }
+            Err(_) => self.tell_turned_away(visitor, name),
         }
     }
 
-    /// For the status. Never a secret.
-    pub(crate) fn to_json(&self) -> Value {
-        let number = |count: &AtomicU64| count.load(Ordering::Relaxed);
-        json!({
-            "users": self.access.users(),
-            "anonymous": self.access.takes_anonymous(),
-            "logins": {
-                "accepted": number(&self.counts.accepted),
-                "failed": number(&self.counts.failed),
-                "throttled": number(&self.counts.throttled),
-            },
-            "denied": number(&self.counts.denied),
-        })
+    fn tell_turned_away(&self, visitor: &Visitor, name: &str) {
+        count(&self.counts.throttled);
+        let what = "a log-in was turned away: too many have failed before, or wait";
+        self.log(visitor, name, what);
     }
 
     /// Names only users who exist: what else was typed may be a password in the wrong place.
@@ -266,33 +278,82 @@ impl Asks for Guest {
     }
 }
 
-/// A password that is being looked at; however that ends, the ticket goes back.
-struct Look<'a> {
-    keeper: &'a Doorkeeper,
-    ticket: Option<Ticket>,
+/// Somebody who waits for others from the same address to be looked at first.
+struct Queueing<'a> {
+    lodge: &'a Lodge,
+    visitor: &'a Visitor,
+    name: &'a str,
+    is_over: bool,
 }
 
-impl<'a> Look<'a> {
-    fn new(keeper: &'a Doorkeeper, ticket: Ticket) -> Self {
-        Self {
-            keeper,
-            ticket: Some(ticket),
+impl Drop for Queueing<'_> {
+    fn drop(&mut self) {
+        if !self.is_over {
+            self.lodge.tell_turned_away(self.visitor, self.name);
         }
     }
+}
 
-    fn settle(mut self, verdict: Verdict) {
-        self.end(verdict);
+/// A password whose turn it is; however that ends, the ticket goes back. There are few at a time: each ticket counts
+/// against its address, and what would have to wait for long gets none.
+struct Look {
+    lodge: Arc<Lodge>,
+    ticket: Option<Ticket>,
+    visitor: Visitor,
+    name: String,
+    password: String,
+}
+
+impl Look {
+    async fn run(mut self, wait_ms: u64) -> Result<Identity, Refusal> {
+        sleep(Duration::from_millis(wait_ms)).await;
+        let found = self.check().await;
+        self.end(match &found {
+            Ok(_) => Verdict::Right,
+            Err(refusal) if refusal.kind == RefusalKind::Unauthorized => Verdict::Wrong,
+            Err(_) => Verdict::Abandoned,
+        });
+        self.lodge.tell(&self.visitor, &self.name, &found);
+        found
+    }
+
+    async fn check(&self) -> Result<Identity, Refusal> {
+        let (lodge, name, password) = (&self.lodge, &self.name, &self.password);
+        if let Some(identity) = lodge.known(name, password) {
+            return Ok(identity);
+        }
+        let place = tokio::time::timeout(CHECK_WAIT_MAX, lodge.checks.clone().acquire_owned()).await;
+        let Ok(Ok(place)) = place else { return Err(busy()) };
+        // Another connection of the same user may have been faster.
+        if let Some(identity) = lodge.known(name, password) {
+            return Ok(identity);
+        }
+        let (challenge, shown) = (lodge.access.challenge(name), password.clone());
+        let checked = tokio::task::spawn_blocking(move || {
+            let solved = challenge.solve(&shown);
+            drop(place);
+            solved
+        });
+        match checked.await {
+            Ok(Some(identity)) => {
+                lodge.state().known.insert(name, password);
+                Ok(identity)
+            }
+            Ok(None) => Err(unauthorized(WRONG)),
+            // The runtime is going down.
+            Err(_) => Err(busy()),
+        }
     }
 
     fn end(&mut self, verdict: Verdict) {
         if let Some(ticket) = self.ticket.take() {
-            let now_ms = self.keeper.now_ms();
-            self.keeper.state().attempts.settle(ticket, verdict, now_ms);
+            let now_ms = self.lodge.now_ms();
+            self.lodge.state().attempts.settle(ticket, verdict, now_ms);
         }
     }
 }
 
-impl Drop for Look<'_> {
+impl Drop for Look {
     fn drop(&mut self) {
         self.end(Verdict::Abandoned);
     }

@@ -75,6 +75,48 @@ fn many_destinations_are_served_up_to_their_bound() {
 }
 
 #[test]
+fn ever_new_producers_are_forgotten_in_the_end() {
+    let arena = Arena::new("producers under ever new names", "frame = \"1MiB\"");
+    let mut client = Stomp::connect(&arena.address()).unwrap();
+    let send = |number: usize, name_bytes: usize| {
+        Frame::message("/queue/P", b"x")
+            .with("producer-id", format!("{number:0>name_bytes$}"))
+            // What comes first leaves a gap, which is remembered, too.
+            .with("producer-sequence", 5)
+    };
+    let count = size(6_000, 250_000);
+    for number in 1..=count {
+        let frame = send(number, 256);
+        if number % WINDOW == 0 {
+            client.request(frame).unwrap();
+        } else {
+            client.send(&frame).unwrap();
+        }
+    }
+    // A resend of one that is remembered is none of them (P5).
+    client.request(send(count, 256)).unwrap();
+    let status = arena.status();
+    let queues = status["master"]["queues"].as_array().unwrap();
+    let queue = queues.iter().find(|queue| queue["name"] == "queue://P").unwrap();
+    assert_eq!(queue["messages"].as_u64(), Some(count as u64), "{queue}");
+    for name_bytes in [257, 30_000] {
+        let mut other = Stomp::connect(&arena.address()).unwrap();
+        let refused = other.request(send(1, name_bytes)).unwrap_err().to_string();
+        assert!(
+            refused.contains("a producer-id header has more than 256 bytes"),
+            "{refused}"
+        );
+    }
+    let producers = (64 << 20).min(count as u64 * 600);
+    arena.judge(
+        &count.to_string(),
+        3,
+        producers + count as u64 * 48,
+        &["protocol_errors"],
+    );
+}
+
+#[test]
 fn many_durable_subscriptions_are_kept() {
     let arena = Arena::new("durable subscriptions", "frame = \"1MiB\"\nconnections = 6000");
     let (clients, each) = (size(10, 100), 100);

@@ -63,15 +63,16 @@ pub fn request_as(
     body: &str,
     user: Option<(&str, &str)>,
 ) -> anyhow::Result<(u16, Value)> {
-    let login = user.map_or_else(String::new, |(name, password)| {
-        format!(
-            "Authorization: Basic {}\r\n",
-            base64(format!("{name}:{password}").as_bytes())
-        )
-    });
+    let login = user.map_or_else(String::new, basic);
     let (status, _, body) = exchange(address, method, path, &login, body)?;
     let json = serde_json::from_str(&body).with_context(|| format!("not JSON: {body}"))?;
     Ok((status, json))
+}
+
+/// The header, with the end of its line, that logs a user with a password in (RFC 7617).
+pub fn basic((name, password): (&str, &str)) -> String {
+    let login = base64(format!("{name}:{password}").as_bytes());
+    format!("Authorization: Basic {login}\r\n")
 }
 
 /// The status, the head and the body of the answer to a request with these further headers, each ending a line.

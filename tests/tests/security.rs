@@ -305,6 +305,55 @@ fn the_master_slows_down_guessing_through_a_slave_by_the_clients_own_address() {
     );
 }
 
+/// Whoever does not wait for the answer has guessed all the same: else passwords could be tried unseen and at any pace.
+#[test]
+fn a_guess_whose_answer_nobody_waits_for_is_counted_and_slowed_down() {
+    let mesh = users::start("abandoned", 1);
+    let node = &mesh.groups[0].nodes[0];
+    let address = node.ports.admin_address();
+    let guesses_of_one_hundred = || {
+        for number in 0..100 {
+            let guess = http::basic((APP.0, &format!("guess-{number}")));
+            let mut stream = TcpStream::connect(address).unwrap();
+            let head = format!("GET /api/status HTTP/1.1\r\nHost: {address}\r\n{guess}\r\n");
+            stream.write_all(head.as_bytes()).unwrap();
+        }
+    };
+    let begun = Instant::now();
+    guesses_of_one_hundred();
+    // Those who leave while they wait for these are counted as turned away; a few are gone before anybody has read what
+    // they said.
+    wait_until("the free ones are looked at, and all are counted", SOON, || {
+        let (failed, throttled) = served(&mesh, 0);
+        failed >= 10 && failed + throttled >= 50
+    });
+    wait_until("some more have been looked at", 3 * SOON, || {
+        let (failed, _) = served(&mesh, 0);
+        if failed < 16 {
+            guesses_of_one_hundred();
+        }
+        failed >= 16
+    });
+    // And whoever does wait for the answer is turned away.
+    wait_until("the address is turned away", SOON, || {
+        guesses_of_one_hundred();
+        let asked = request_as(address, "GET", "/api/status", "", Some((APP.0, "guess")));
+        asked.is_ok_and(|(status, _)| status == 429)
+    });
+    let (took, (failed, _)) = (begun.elapsed(), served(&mesh, 0));
+    println!("{failed} guesses looked at within {took:?}");
+    assert!(
+        (failed - 10) as f64 <= 20.0 * took.as_secs_f64(),
+        "{failed} looked at within {took:?}"
+    );
+    // Which of the two comes first is left to chance; of more within ten seconds the log has the number.
+    let said = ["a log-in has failed", "a log-in was turned away"].map(|what| node.log().contains(what));
+    assert!(said.contains(&true), "nothing is logged");
+    // Elsewhere nobody notices.
+    let elsewhere = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2));
+    Stomp::connect_from(elsewhere, &node.address(), &login(APP)).unwrap();
+}
+
 /// CVE-2024-32114 and others: every path for everybody.
 #[test]
 fn the_admin_port_knows_who_asks() {

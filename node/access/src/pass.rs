@@ -11,7 +11,8 @@ use crate::{
 };
 
 /// One connection's rights. Each destination is looked up once: what was allowed before costs one comparison where it
-/// is the same as last time, otherwise one look into a tree of at most [`Pass::REMEMBERED_MAX`] destinations.
+/// is the same as last time, otherwise one look into a tree of at most [`Pass::REMEMBERED_BYTES_MAX`]. Where everybody
+/// may do everything there is nothing to remember.
 #[derive(Debug)]
 pub struct Pass {
     access: Arc<Access>,
@@ -22,11 +23,17 @@ pub struct Pass {
     /// For each right, where it was last used.
     last: [Option<Destination>; 3],
     allowed: BTreeMap<Destination, u8>,
+    /// What `allowed` takes.
+    allowed_bytes: usize,
 }
 
+/// What a destination takes in the memory of a pass beside its name, roughly.
+const ENTRY_BYTES: usize = 64;
+
 impl Pass {
-    /// Destinations remembered at a time; beyond that the memory begins anew.
-    pub const REMEMBERED_MAX: usize = 1_024;
+    /// Memory for destinations, in bytes: some hundreds of them. Beyond that it begins anew. Each connection has one, and
+    /// there may be thousands.
+    pub const REMEMBERED_BYTES_MAX: usize = 32 << 10;
 
     /// The pass of whoever has not come in: it allows nothing.
     pub fn none() -> Self {
@@ -36,6 +43,7 @@ impl Pass {
             connection_id: String::new(),
             last: [None, None, None],
             allowed: BTreeMap::new(),
+            allowed_bytes: 0,
         }
     }
 
@@ -67,13 +75,26 @@ impl Pass {
         let bit = 1 << last;
         if self.allowed.get(destination).is_none_or(|bits| bits & bit == 0) {
             self.decide(right, destination)?;
-            if self.allowed.len() >= Self::REMEMBERED_MAX {
-                self.allowed.clear();
+            if !self.access.is_open() {
+                self.remember(destination, bit);
             }
-            *self.allowed.entry(destination.clone()).or_default() |= bit;
         }
         self.last[last] = Some(destination.clone());
         Ok(())
+    }
+
+    fn remember(&mut self, destination: &Destination, bit: u8) {
+        if let Some(bits) = self.allowed.get_mut(destination) {
+            *bits |= bit;
+            return;
+        }
+        let bytes = ENTRY_BYTES + destination.name().len();
+        if self.allowed_bytes + bytes > Self::REMEMBERED_BYTES_MAX {
+            self.allowed.clear();
+            self.allowed_bytes = 0;
+        }
+        self.allowed_bytes += bytes;
+        self.allowed.insert(destination.clone(), bit);
     }
 
     fn decide(&self, right: Right, destination: &Destination) -> Result<(), Denied> {
@@ -116,10 +137,15 @@ mod tests {
         let permission = Permission {
             destinations: "queue://A.>".parse().unwrap(),
             read: BTreeSet::new(),
-            write: groups,
+            write: groups.clone(),
             admin: BTreeSet::new(),
         };
-        Arc::new(Access::new(vec![user], vec![permission], BTreeSet::new(), false))
+        let both = Permission {
+            destinations: "queue://C.>".parse().unwrap(),
+            read: groups,
+            ..permission.clone()
+        };
+        Arc::new(Access::new(vec![user], vec![permission, both], BTreeSet::new(), false))
     }
 
     fn pass() -> Pass {
@@ -166,13 +192,42 @@ mod tests {
     }
 
     #[test]
-    fn memory_is_bounded_and_nobody_comes_in_without_a_pass() {
-        let mut pass = pass();
-        for number in 0..3 * Pass::REMEMBERED_MAX {
-            let queue = Destination::queue(&format!("A.{number}"));
-            assert!(pass.check(Right::Write, &queue).is_ok());
-            assert!(pass.allowed.len() <= Pass::REMEMBERED_MAX);
+    fn memory_is_bounded_in_bytes_whatever_the_names() {
+        for name_bytes in [6, 40, Destination::NAME_BYTES_MAX] {
+            let mut pass = pass();
+            let (mut most, mut destinations_max) = (0, 0);
+            for number in 0..3_000 {
+                let queue = Destination::queue(&format!("C.{number:0>width$}", width = name_bytes - 2));
+                assert!(pass.check(Right::Write, &queue).is_ok());
+                let kept: usize = pass.allowed.keys().map(|kept| ENTRY_BYTES + kept.name().len()).sum();
+                assert_eq!(kept, pass.allowed_bytes);
+                most = most.max(kept);
+                destinations_max = destinations_max.max(pass.allowed.len());
+                assert!(pass.check(Right::Read, &queue).is_ok());
+                assert_eq!(kept, pass.allowed_bytes, "another right takes nothing more");
+            }
+            assert!(most <= Pass::REMEMBERED_BYTES_MAX, "{most} bytes");
+            let each = ENTRY_BYTES + name_bytes;
+            assert_eq!(destinations_max, Pass::REMEMBERED_BYTES_MAX / each, "all of it is used");
         }
+    }
+
+    #[test]
+    fn where_everybody_may_do_everything_nothing_is_remembered() {
+        let open = Arc::new(Access::open());
+        let mut anybody = Pass::new(open.clone(), open.anonymous().unwrap(), "ID:n-1".into());
+        for number in 0..100 {
+            assert!(
+                anybody
+                    .check(Right::Write, &Destination::queue(&format!("A.{number}")))
+                    .is_ok()
+            );
+        }
+        assert!(anybody.allowed.is_empty() && anybody.allowed_bytes == 0);
+    }
+
+    #[test]
+    fn nobody_comes_in_without_a_pass() {
         assert!(Pass::none().check(Right::Read, &Destination::queue("A.B")).is_err());
     }
 }

@@ -11,7 +11,7 @@ use crate::{
         accept::{put_refused, take_refused},
         subscribe::{put_owner, take_owner},
     },
-    producers::Seen,
+    producers::{Producers, Seen},
     queue::{KEPT_FLAGS, PERSISTENT, QueueKind},
     transfers::{Incoming, Outgoing, PendingOffer},
     wire::{Reader, put_dead_letter, put_destination, put_seqs, put_text, put_varint},
@@ -96,10 +96,11 @@ impl Broker {
             }
             broker.queues.insert(queue);
         }
+        let mut producers = Vec::new();
         for _ in 0..reader.u32()? {
-            let id = reader.text()?;
-            broker.producers.insert(&id, take_seen(&mut reader)?);
+            producers.push((reader.text()?.into(), take_seen(&mut reader)?));
         }
+        broker.producers = Producers::restore(producers).map_err(|_| ApplyError::Malformed("id of a producer"))?;
         broker.take_transfers(&mut reader)?;
         if reader.is_empty() {
             Ok(broker)

@@ -86,7 +86,7 @@ pub struct ProducerOptions {
     pub window_messages_max: usize,
     /// The same in bytes. Default 16 MiB. One message is always let through.
     pub window_bytes_max: usize,
-    /// The producer's name, unique among all producers for ever (P5). Default: drawn at random. A producer that goes on
+    /// The producer's name, unique among all producers for ever (P5), 256 bytes at most. Default: drawn at random. A producer that goes on
     /// after a restart of its program under its old name must also go on counting: see `first_sequence`.
     pub id: Option<String>,
     /// The number of the first message. Default 1.

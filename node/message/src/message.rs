@@ -86,6 +86,12 @@ pub struct Producer {
     pub sequence: u64,
 }
 
+impl Producer {
+    /// Longest id that a client may give, in bytes: every replica remembers it. Ids that clients draw or make of their
+    /// host's name have less than a hundred.
+    pub const ID_BYTES_MAX: usize = 256;
+}
+
 /// A message with the JMS headers. Times are milliseconds since 1970, UTC.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Message {

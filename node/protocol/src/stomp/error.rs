@@ -20,8 +20,13 @@ pub enum StompError {
     #[error("a frame has more than {0} headers")]
     TooManyHeaders(usize),
     /// A name that has to be remembered is longer than is allowed.
-    #[error("a {0} header has more than {max} bytes", max = super::session::NAME_BYTES_MAX)]
-    NameTooLong(&'static str),
+    #[error("a {header} header has more than {max} bytes")]
+    NameTooLong {
+        /// The header's name.
+        header: &'static str,
+        /// How many bytes are allowed.
+        max: usize,
+    },
     /// The body is longer than is allowed.
     #[error("the body of a frame has more than {0} bytes")]
     BodyTooLong(usize),

@@ -98,7 +98,12 @@ fn body_kind(frame: &Frame) -> Result<BodyKind, StompError> {
 
 /// Both or neither: by the two a resend is recognised (P5).
 fn producer(id: Option<String>, sequence: Option<u64>) -> Result<Option<Producer>, StompError> {
+    let max = Producer::ID_BYTES_MAX;
     match (id, sequence) {
+        (Some(id), _) if id.len() > max => Err(StompError::NameTooLong {
+            header: "producer-id",
+            max,
+        }),
         (Some(id), Some(sequence)) => Ok(Some(Producer { id, sequence })),
         (None, None) => Ok(None),
         (Some(_), None) => Err(StompError::MissingHeader {
@@ -232,6 +237,13 @@ mod tests {
             refused(send().with("producer-sequence", "1")),
             "SEND needs the header producer-id"
         );
+        let of = |bytes| {
+            send()
+                .with("producer-id", "p".repeat(bytes))
+                .with("producer-sequence", "1")
+        };
+        assert_eq!(refused(of(257)), "a producer-id header has more than 256 bytes");
+        assert!(read(of(256)).producer.is_some(), "the longest that may be");
         assert_eq!(
             refused(send().with("amq-msg-type", "map")),
             "the header amq-msg-type must be text or bytes"

@@ -24,7 +24,8 @@ use crate::{AckMode, AckTarget, Delivery, Output, Refusal, Request, Session, Tok
 
 mod acknowledge;
 
-/// Longest name of a receipt, a subscription or a transaction, in bytes: each is remembered, and there may be many.
+/// Longest name of a receipt, a subscription, a transaction, a client or a durable subscription, in bytes: each is
+/// remembered, and there may be many. The last two are replicated.
 pub(super) const NAME_BYTES_MAX: usize = 1024;
 
 /// One connection that speaks STOMP.
@@ -121,8 +122,9 @@ impl StompSession {
         } else {
             frame.headers.take("receipt")
         };
-        if let Some(name) = too_long_a_name(&frame, receipt.as_deref()) {
-            return self.fail(&StompError::NameTooLong(name), None, out);
+        if let Some(header) = too_long_a_name(&frame, receipt.as_deref()) {
+            let max = NAME_BYTES_MAX;
+            return self.fail(&StompError::NameTooLong { header, max }, None, out);
         }
         let result = match (&self.state, frame.command) {
             (State::Greeting { .. }, Command::Connect | Command::Stomp) => self.on_connect(frame.headers, out),
@@ -224,7 +226,7 @@ impl StompSession {
         receipt: Option<String>,
         out: &mut Output,
     ) -> Result<(), StompError> {
-        let forget = subscribe::durable_name(headers).map(str::to_owned);
+        let forget = subscribe::durable_name(headers)?.map(str::to_owned);
         let number = match (headers.get("id"), headers.get("destination")) {
             (Some(id), _) => self.subscriptions.number_of(id),
             (None, Some(text)) if self.version == Version::V1_0 => self
@@ -355,6 +357,7 @@ fn too_long_a_name(frame: &Frame, receipt: Option<&str>) -> Option<&'static str>
     let header = match frame.command {
         Command::Subscribe => "id",
         Command::Begin => "transaction",
+        Command::Connect | Command::Stomp => "client-id",
         _ => return None,
     };
     frame.headers.get(header).is_some_and(is_long).then_some(header)

@@ -2,7 +2,7 @@
 
 use ferrymq_message::{Destination, DestinationKind, Selector, SelectorError};
 
-use super::{Headers, StompError, StompLimits, Version, destination};
+use super::{Headers, StompError, StompLimits, Version, destination, session::NAME_BYTES_MAX};
 use crate::{AckMode, Durable, Subscribe};
 
 const PREFETCH_BROWSER: u32 = 500;
@@ -64,15 +64,22 @@ pub(super) fn consumer(
 }
 
 /// The name of the durable subscription that a SUBSCRIBE or UNSUBSCRIBE frame means.
-pub(super) fn durable_name(headers: &Headers) -> Option<&str> {
-    [
+pub(super) fn durable_name(headers: &Headers) -> Result<Option<&str>, StompError> {
+    let given = [
         "activemq.subscriptionName",
         "durable-subscription-name",
         "durable-subscriber-name",
     ]
     .into_iter()
-    .find_map(|name| headers.get(name))
-    .filter(|name| !name.is_empty())
+    .find_map(|header| Some((header, headers.get(header)?)));
+    match given {
+        Some((header, name)) if name.len() > NAME_BYTES_MAX => Err(StompError::NameTooLong {
+            header,
+            max: NAME_BYTES_MAX,
+        }),
+        Some((_, name)) if !name.is_empty() => Ok(Some(name)),
+        _ => Ok(None),
+    }
 }
 
 fn durable(
@@ -80,7 +87,7 @@ fn durable(
     destination: &Destination,
     subscriber: &Subscriber<'_>,
 ) -> Result<Option<Durable>, StompError> {
-    let Some(name) = durable_name(headers) else {
+    let Some(name) = durable_name(headers)? else {
         return Ok(None);
     };
     if destination.kind() != DestinationKind::Topic {
@@ -256,6 +263,18 @@ mod tests {
         assert!(refused(&[("destination", "/topic/T"), ("browser", "true")]).contains("only queues"));
         let durable = [("destination", "/topic/T"), ("durable-subscription-name", "n")];
         assert_eq!(read_as(&durable, Version::V1_1, None), Err(StompError::NoClientId));
+        for (bytes, fits) in [(NAME_BYTES_MAX, true), (NAME_BYTES_MAX + 1, false)] {
+            for header in ["activemq.subscriptionName", "durable-subscriber-name"] {
+                let name = "n".repeat(bytes);
+                let durable = [("destination", "/topic/T"), (header, name.as_str())];
+                assert_eq!(read(&durable).is_ok(), fits, "{header} of {bytes} bytes");
+                let all = durable.iter().fold(Headers::default(), |mut all, (name, value)| {
+                    all.add(*name, *value);
+                    all
+                });
+                assert_eq!(durable_name(&all).is_ok(), fits, "UNSUBSCRIBE");
+            }
+        }
         assert!(read_as(&[queue, ("browser", "true")], Version::V1_0, None).is_err());
     }
 }

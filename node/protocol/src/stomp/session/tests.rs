@@ -753,3 +753,36 @@ fn heart_beats_both_ways() {
     client.session.on_tick(5_000, &mut client.out);
     assert_eq!(client.failure(), "no heart-beat came within 2000 ms");
 }
+
+#[test]
+fn names_that_have_to_be_remembered_are_bounded() {
+    for (bytes, fits) in [(NAME_BYTES_MAX, true), (NAME_BYTES_MAX + 1, false)] {
+        let name = "n".repeat(bytes);
+        let expect = |mut client: Client, frame: &str, header: &str| {
+            client.send(frame);
+            if fits {
+                assert_eq!(
+                    (client.requests().len(), client.written()),
+                    (1, String::new()),
+                    "{header}"
+                );
+            } else {
+                let said = format!("a {header} header has more than 1024 bytes");
+                assert_eq!((client.requests(), client.failure()), (Vec::new(), said));
+            }
+        };
+        for command in ["CONNECT", "STOMP"] {
+            let frame = format!("{command}\naccept-version:1.2\nhost:h\nclient-id:{name}\n\n\0");
+            expect(Client::stranger(), &frame, "client-id");
+        }
+        for (frame, header) in [
+            ("SUBSCRIBE\ndestination:/queue/A\n", "id"),
+            ("SUBSCRIBE\nid:1\ndestination:/topic/T\n", "activemq.subscriptionName"),
+            ("UNSUBSCRIBE\nid:1\n", "durable-subscription-name"),
+            ("SEND\ndestination:/queue/A\n", "receipt"),
+        ] {
+            let frame = format!("{frame}{header}:{name}\n\n\0");
+            expect(Client::connected("1.1"), &frame, header);
+        }
+    }
+}
