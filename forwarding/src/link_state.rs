@@ -137,23 +137,33 @@ impl Links {
     /// longest. However many are announced, that takes no more descriptors and starves nobody.
     fn dial_due(&mut self, now_ms: u64, config: &Config, actions: &mut Vec<Action>) {
         let mut room = self.room(config);
+        if room.dials == 0 {
+            return;
+        }
         let due = self.targets.iter().filter_map(|(name, target)| match target.state {
             TargetState::BackOff { until_ms } if now_ms >= until_ms && !self.is_covered(target) => {
-                Some((!target.is_trusted(), until_ms, name.clone()))
+                Some((!target.is_trusted(), until_ms, name, target))
             }
             _ => None,
         });
-        let mut due: Vec<(bool, u64, String)> = due.collect();
-        due.sort_unstable();
+        let mut due: Vec<(bool, u64, &String, &Target)> = due.collect();
+        due.sort_unstable_by_key(|(doubt, until_ms, name, _)| (*doubt, *until_ms, *name));
         let is_crowded = due.len() > room.dials;
-        for (_, _, name) in due {
-            let Some(target) = self.targets.get_mut(&name).filter(|target| room.is_for(target)) else {
+        let chosen = due.into_iter().filter(|(_, _, _, target)| {
+            let fits = room.is_for(target);
+            if fits {
+                room.take(target);
+            }
+            fits
+        });
+        let chosen: Vec<String> = chosen.map(|(_, _, name, _)| name.clone()).collect();
+        for name in chosen {
+            let Some(target) = self.targets.get_mut(&name) else {
                 continue;
             };
             let Some(endpoint) = target.next_endpoint() else {
                 continue;
             };
-            room.take(target);
             let dial = self.next_dial;
             self.next_dial += 1;
             let deadline_ms = target.dialling(dial, now_ms, is_crowded, config);
