@@ -12,6 +12,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use ring::hmac;
+use subtle::ConstantTimeEq;
 
 /// What a node says about itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -229,7 +230,7 @@ impl<'a> Reader<'a> {
 
 /// Compares in constant time.
 fn same(a: &[u8; TAG_BYTES], b: &[u8; TAG_BYTES]) -> bool {
-    a.iter().zip(b).fold(0, |difference, (a, b)| difference | (a ^ b)) == 0
+    a.ct_eq(b).into()
 }
 
 /// The longest datagram, which any network carries in one piece.

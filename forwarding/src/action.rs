@@ -17,6 +17,8 @@ pub enum Action {
         endpoint: String,
         /// The group that must answer, where known.
         group: Option<String>,
+        /// How long it may take; later it counts as failed.
+        deadline_ms: u64,
     },
     /// Send a frame; frames of one lane stay in order.
     Send {

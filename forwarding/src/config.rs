@@ -31,11 +31,16 @@ pub struct Config {
     pub hash_interval_ms: u64,
     /// Most rows of demand taken from one peer; more close the link.
     pub rows_per_link_max: usize,
-    /// Most links at a time.
+    /// Most links at a time, those being dialled included.
     pub links_max: usize,
+    /// Most groups being dialled at a time; half of them where an earlier attempt has failed. Each costs a file descriptor.
+    pub dials_max: usize,
 
     /// Deadline for dialling one endpoint.
     pub dial_deadline_ms: u64,
+    /// Its first value where more than [`Self::dials_max`] are to be dialled and nothing speaks for the endpoint but an
+    /// announcement; it doubles with each failure, up to four times as much.
+    pub dial_deadline_crowded_ms: u64,
     /// Deadline from a connection to its accepted hello, and from there to the first snapshot.
     pub hello_deadline_ms: u64,
     /// A link on which nothing was heard for so long is closed (the hash is heard each second).
@@ -77,7 +82,9 @@ impl Config {
             hash_interval_ms: 1_000,
             rows_per_link_max: 100_000,
             links_max: 256,
+            dials_max: 32,
             dial_deadline_ms: 3_000,
+            dial_deadline_crowded_ms: 250,
             hello_deadline_ms: 3_000,
             silence_deadline_ms: 5_000,
             answer_deadline_ms: 15_000,

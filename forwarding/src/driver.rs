@@ -54,7 +54,6 @@ struct Run {
     outbox: Outbox,
     started: Instant,
     started_unix_ms: u64,
-    dial_deadline_ms: u64,
 }
 
 /// The writing side of a link.
@@ -94,7 +93,6 @@ impl Driver {
             .duration_since(UNIX_EPOCH)
             .map_or(0, |d| d.as_millis() as u64);
         let run = Run {
-            dial_deadline_ms: config.dial_deadline_ms,
             mesh: Mesh::new(config, seed, started_unix_ms),
             endpoint,
             links: BTreeMap::new(),
@@ -231,8 +229,13 @@ impl Run {
     fn act(&mut self, actions: Vec<Action>) {
         for action in actions {
             match action {
-                Action::Dial { dial, endpoint, group } => {
-                    let deadline = Duration::from_millis(self.dial_deadline_ms);
+                Action::Dial {
+                    dial,
+                    endpoint,
+                    group,
+                    deadline_ms,
+                } => {
+                    let deadline = Duration::from_millis(deadline_ms);
                     self.tasks.spawn(make(
                         self.endpoint.clone(),
                         dial,

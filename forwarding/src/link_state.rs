@@ -50,6 +50,12 @@ pub(crate) struct Session {
     dialled: Option<String>,
 }
 
+/// How many may be dialled now; and of them, those that have failed and that only an announcement speaks for.
+struct Room {
+    dials: usize,
+    doubtful: usize,
+}
+
 /// What a hello led to.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
@@ -61,6 +67,17 @@ pub(crate) enum Verdict {
     },
     /// The link is to be closed.
     Refused(String),
+}
+
+impl Room {
+    fn is_for(&self, target: &Target) -> bool {
+        self.dials > 0 && (self.doubtful > 0 || !target.is_doubtful())
+    }
+
+    fn take(&mut self, target: &Target) {
+        self.dials -= 1;
+        self.doubtful -= usize::from(target.is_doubtful());
+    }
 }
 
 impl Links {
@@ -96,42 +113,13 @@ impl Links {
 
     /// Dials whom to dial is due and gives up what has taken too long; tells the sessions to be closed.
     pub(crate) fn tick(&mut self, now_ms: u64, config: &Config, actions: &mut Vec<Action>) -> Vec<(LinkId, String)> {
-        let uncovered: Vec<String> = self
-            .targets
-            .iter()
-            .filter(|(_, target)| !self.is_covered(target))
-            .map(|(name, _)| name.clone())
-            .collect();
-        let room = self.sessions.len() < config.links_max;
-        for name in uncovered {
-            let Some(target) = self.targets.get_mut(&name) else {
-                continue;
-            };
-            match target.state {
-                TargetState::BackOff { until_ms } if now_ms >= until_ms && room => {
-                    let Some(endpoint) = target.next_endpoint() else {
-                        continue;
-                    };
-                    let dial = self.next_dial;
-                    self.next_dial += 1;
-                    target.dialling(dial, now_ms, config);
-                    actions.push(Action::Dial {
-                        dial,
-                        endpoint,
-                        group: target.candidate.group.clone(),
-                    });
-                }
-                TargetState::Dialling { until_ms, .. } if now_ms >= until_ms => {
-                    target.failed(
-                        now_ms,
-                        "no answer to the dialling in time".to_owned(),
-                        config,
-                        &mut self.jitter,
-                    );
-                }
-                _ => {}
+        for target in self.targets.values_mut() {
+            if matches!(target.state, TargetState::Dialling { until_ms, .. } if now_ms >= until_ms) {
+                let error = "no answer to the dialling in time".to_owned();
+                target.failed(now_ms, error, config, &mut self.jitter);
             }
         }
+        self.dial_due(now_ms, config, actions);
         let overdue = self.sessions.iter().filter_map(|(link, session)| {
             let silent_ms = now_ms.saturating_sub(session.heard_ms);
             let waiting_ms = now_ms.saturating_sub(session.since_ms);
@@ -145,19 +133,70 @@ impl Links {
         overdue.map(|(link, reason)| (link, reason.to_owned())).collect()
     }
 
+    /// Dials as many as there is room for: first those that more speaks for than an announcement, then whoever has waited
+    /// longest. However many are announced, that takes no more descriptors and starves nobody.
+    fn dial_due(&mut self, now_ms: u64, config: &Config, actions: &mut Vec<Action>) {
+        let mut room = self.room(config);
+        if room.dials == 0 {
+            return;
+        }
+        let due = self.targets.iter().filter_map(|(name, target)| match target.state {
+            TargetState::BackOff { until_ms } if now_ms >= until_ms && !self.is_covered(target) => {
+                Some((!target.is_trusted(), until_ms, name, target))
+            }
+            _ => None,
+        });
+        let mut due: Vec<(bool, u64, &String, &Target)> = due.collect();
+        due.sort_unstable_by_key(|(doubt, until_ms, name, _)| (*doubt, *until_ms, *name));
+        let is_crowded = due.len() > room.dials;
+        let chosen = due.into_iter().filter(|(_, _, _, target)| {
+            let fits = room.is_for(target);
+            if fits {
+                room.take(target);
+            }
+            fits
+        });
+        let chosen: Vec<String> = chosen.map(|(_, _, name, _)| name.clone()).collect();
+        for name in chosen {
+            let Some(target) = self.targets.get_mut(&name) else {
+                continue;
+            };
+            let Some(endpoint) = target.next_endpoint() else {
+                continue;
+            };
+            let dial = self.next_dial;
+            self.next_dial += 1;
+            let deadline_ms = target.dialling(dial, now_ms, is_crowded, config);
+            actions.push(Action::Dial {
+                dial,
+                endpoint,
+                group: target.candidate.group.clone(),
+                deadline_ms,
+            });
+        }
+    }
+
+    /// What may be dialled beside what is being dialled.
+    fn room(&self, config: &Config) -> Room {
+        let dialling = |target: &&Target| matches!(target.state, TargetState::Dialling { .. });
+        let dials = self.targets.values().filter(dialling).count();
+        let doubtful = self.targets.values().filter(dialling).filter(|t| t.is_doubtful());
+        let links = config.links_max.saturating_sub(self.sessions.len() + dials);
+        Room {
+            dials: config.dials_max.saturating_sub(dials).min(links),
+            doubtful: config.dials_max.div_ceil(2).saturating_sub(doubtful.count()),
+        }
+    }
+
     /// When [`Self::tick`] may next have something to do.
     pub(crate) fn wake_at_ms(&self, config: &Config) -> Option<u64> {
-        let room = self.sessions.len() < config.links_max;
-        let targets = self
-            .targets
-            .values()
-            .filter(|target| !self.is_covered(target))
-            .filter_map(|t| match t.state {
-                // Without room it is the end of a session that makes it due.
-                TargetState::BackOff { until_ms } => room.then_some(until_ms),
-                TargetState::Dialling { until_ms, .. } => Some(until_ms),
-                TargetState::Connected => None,
-            });
+        let room = self.room(config);
+        let targets = self.targets.values().filter_map(|target| match target.state {
+            // Without room it is the end of a session or of an attempt that makes it due.
+            TargetState::BackOff { until_ms } if room.is_for(target) && !self.is_covered(target) => Some(until_ms),
+            TargetState::Dialling { until_ms, .. } => Some(until_ms),
+            TargetState::BackOff { .. } | TargetState::Connected => None,
+        });
         let sessions = self.sessions.values().map(|session| match session.state {
             LinkState::Up => session.heard_ms + config.silence_deadline_ms,
             _ => session.since_ms + config.hello_deadline_ms,
@@ -265,7 +304,9 @@ impl Links {
                 target.learned = Some(group);
             }
             if same || target.learned == Some(group) || target.candidate.group_id == Some(group) {
-                target.succeeded();
+                let is_named =
+                    target.candidate.group.as_ref() == Some(&name) && target.candidate.group_id == Some(group);
+                target.succeeded(same || is_named);
             }
         }
         Verdict::Agreed { group, name, replaced }
@@ -372,10 +413,10 @@ impl Links {
     }
 
     /// Targets without a connection of their own whose group is not linked.
-    pub(crate) fn idle_targets(&self) -> impl Iterator<Item = (&String, &Target)> {
+    pub(crate) fn idle_targets(&self) -> impl Iterator<Item = &Target> {
         self.targets
-            .iter()
-            .filter(|(_, target)| target.state != TargetState::Connected && !self.is_covered(target))
+            .values()
+            .filter(|target| target.state != TargetState::Connected && !self.is_covered(target))
     }
 }
 

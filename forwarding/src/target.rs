@@ -20,6 +20,8 @@ pub(crate) struct Target {
     redirects_followed: u32,
     cursor: usize,
     failures: u32,
+    /// A link to its group was up.
+    proven: bool,
 }
 
 /// What is going on with a target.
@@ -37,6 +39,7 @@ pub(crate) enum TargetState {
 const REDIRECTS_MAX: u32 = 4;
 /// Pause where a target turned out to be our own group: its address may be given to another one some day.
 const OURSELVES_PAUSE_MS: u64 = 60_000;
+const DEADLINE_DOUBLINGS_MAX: u32 = 2;
 
 impl Target {
     pub(crate) fn new(candidate: PeerCandidate, now_ms: u64) -> Self {
@@ -50,16 +53,36 @@ impl Target {
             redirects_followed: 0,
             cursor: 0,
             failures: 0,
+            proven: false,
         }
     }
 
-    /// The name under which a candidate is the same one although its endpoints change.
+    /// The name under which a candidate is the same one although its endpoints change. Whoever announces a group's name
+    /// with another id is somebody else.
     pub(crate) fn name_of(candidate: &PeerCandidate) -> String {
         match (&candidate.group, candidate.group_id) {
-            (Some(group), _) => group.clone(),
+            (Some(group), Some(id)) => format!("{group}/{id:016x}"),
+            (Some(group), None) => group.clone(),
             (None, Some(id)) => format!("{id:016x}"),
             (None, None) => candidate.endpoints.join(","),
         }
+    }
+
+    /// What an operator knows it by.
+    pub(crate) fn title(&self) -> String {
+        let group = self.candidate.group.clone();
+        group.unwrap_or_else(|| Self::name_of(&self.candidate))
+    }
+
+    /// More speaks for it than an announcement, which anyone may send where the mesh has no secret: it was linked before,
+    /// or an operator has written it down.
+    pub(crate) fn is_trusted(&self) -> bool {
+        self.proven || (self.candidate.group.is_none() && self.candidate.group_id.is_none())
+    }
+
+    /// It is only announced, and has failed before.
+    pub(crate) fn is_doubtful(&self) -> bool {
+        self.failures > 0 && !self.is_trusted()
     }
 
     /// The endpoint to dial next; `None` where there is none.
@@ -73,12 +96,18 @@ impl Target {
         endpoint
     }
 
-    pub(crate) fn dialling(&mut self, dial: DialId, now_ms: u64, config: &Config) {
-        self.state = TargetState::Dialling {
-            dial,
-            until_ms: now_ms + config.dial_deadline_ms,
+    /// Returns how long it may take.
+    pub(crate) fn dialling(&mut self, dial: DialId, now_ms: u64, is_crowded: bool, config: &Config) -> u64 {
+        let deadline_ms = if is_crowded && !self.is_trusted() {
+            let doubled = config.dial_deadline_crowded_ms << self.failures.min(DEADLINE_DOUBLINGS_MAX);
+            doubled.min(config.dial_deadline_ms)
+        } else {
+            config.dial_deadline_ms
         };
+        let until_ms = now_ms + deadline_ms;
+        self.state = TargetState::Dialling { dial, until_ms };
         self.since_ms = now_ms;
+        deadline_ms
     }
 
     pub(crate) fn connected(&mut self, now_ms: u64) {
@@ -86,8 +115,10 @@ impl Target {
         self.since_ms = now_ms;
     }
 
-    /// A link to the target's group is up: the next failure is the first one.
-    pub(crate) fn succeeded(&mut self) {
+    /// A link to the target's group is up: the next failure is the first one. `is_proven` where it led there, or is
+    /// announced by that group's name and id.
+    pub(crate) fn succeeded(&mut self, is_proven: bool) {
+        self.proven |= is_proven;
         self.failures = 0;
         self.redirects.clear();
         self.redirects_followed = 0;

@@ -5,7 +5,6 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use ferrymq_console::{Answer, Gate, Health, Login, NewMember, Refusal, RefusalKind, Source, Wish};
 use ferrymq_protocol::RefusalKind as Reason;
 use ferrymq_replication::{Group, NodeAddress, Role};
-use ferrymq_transport::TlsDoor;
 use serde_json::{Value, json};
 use tokio::sync::{oneshot, watch};
 
@@ -17,6 +16,7 @@ use crate::{
     mesh::DiscoveryView,
     places::Places,
     terms::Current,
+    turned_away::TurnedAway,
 };
 
 /// A slave that has not heard its master for so long is cut off: clients are better served elsewhere.
@@ -30,7 +30,7 @@ pub(crate) struct NodeSource {
     current: watch::Receiver<Option<Current>>,
     discovery: DiscoveryView,
     keeper: Arc<Doorkeeper>,
-    tls: Option<TlsDoor>,
+    turned_away: TurnedAway,
     load: Arc<Load>,
     places: Places,
 }
@@ -41,7 +41,7 @@ impl NodeSource {
         current: watch::Receiver<Option<Current>>,
         discovery: DiscoveryView,
         keeper: Arc<Doorkeeper>,
-        tls: Option<TlsDoor>,
+        turned_away: TurnedAway,
         load: Arc<Load>,
         places: Places,
     ) -> Self {
@@ -50,7 +50,7 @@ impl NodeSource {
             current,
             discovery,
             keeper,
-            tls,
+            turned_away,
             load,
             places,
         }
@@ -88,7 +88,8 @@ impl NodeSource {
             "discovery": self.discovery.to_json(),
             // Of the clients that this node serves or carries, and of its admin port.
             "access": self.keeper.to_json(),
-            "tls_refused": self.tls.as_ref().map(|tls| tls.refusals().total()),
+            "tls_refused": self.turned_away.tls_refused(),
+            "turned_away": self.turned_away.to_json(),
             "clients": self.clients(),
             // Only the master knows clients, queues' consumers and links.
             "master": self.ask_leader().await,

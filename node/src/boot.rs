@@ -28,7 +28,9 @@ use crate::{
     memory::Memory,
     mesh::MeshStarter,
     places::Places,
-    terms, warden,
+    terms,
+    turned_away::TurnedAway,
+    warden,
 };
 
 /// Bytes that one client may have sent and not had answered.
@@ -103,12 +105,18 @@ pub(crate) async fn run(node: Node) -> anyhow::Result<()> {
         session_prefix(&node),
     );
     let mesh = MeshStarter::start(&node, &group).await?;
+    let turned_away = TurnedAway {
+        peer: auth.refusals().clone(),
+        link: mesh.refusals(),
+        stomp_tls: tls.map(|tls| tls.refusals().clone()),
+        admin: console.as_ref().map(Console::cuts).unwrap_or_default(),
+    };
     let source = Arc::new(NodeSource::new(
         group.clone(),
         current,
         mesh.discovery(),
         keeper.clone(),
-        tls,
+        turned_away,
         load.clone(),
         places,
     ));

@@ -4,8 +4,8 @@
 use ferrymq_conf::Node;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Kept for other nodes, links, the admin port and the runtime.
-const RESERVED: u64 = 256;
+/// Kept for other nodes (64 of them unproven), links and attempts at them, the admin port and the runtime.
+const RESERVED: u64 = 512;
 
 /// The soft limit of this process; none where it has none.
 pub(crate) fn open_files_max() -> Option<u64> {
@@ -54,8 +54,8 @@ mod tests {
 
     #[test]
     fn clients_get_what_the_journal_and_the_others_leave() {
-        assert_eq!(possible(20_000, 1_600, 1), 18_144);
-        assert_eq!(possible(20_000, 1_600, 2), 9_072);
+        assert_eq!(possible(20_000, 1_600, 1), 17_888);
+        assert_eq!(possible(20_000, 1_600, 2), 8_944);
         assert_eq!(possible(1_024, 1_600, 1), 512);
         assert_eq!(possible(1, 1, 2), 1);
     }

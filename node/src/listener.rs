@@ -82,8 +82,12 @@ async fn enter(stream: TcpStream, from: SocketAddr, tls: Option<TlsDoor>, door: 
     let Some(tls) = tls else {
         return door.enter(stream, plain, place).await;
     };
+    let accepted = tokio::select! {
+        accepted = tls.accept(stream, from, TLS_MAX) => accepted,
+        () = place.lost() => return tracing::debug!(%from, "a client has lost its place in the TLS handshake"),
+    };
     // What fails is counted and logged where it was refused.
-    if let Some((stream, certificate)) = tls.accept(stream, from, TLS_MAX).await {
+    if let Some((stream, certificate)) = accepted {
         door.enter(stream, Visitor { certificate, ..plain }, place).await;
     }
 }

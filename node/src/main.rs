@@ -28,6 +28,7 @@ mod files;
 mod footprint;
 mod mesh;
 mod terms;
+mod turned_away;
 
 use std::process::ExitCode;
 

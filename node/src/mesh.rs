@@ -14,7 +14,7 @@ use ferrymq_conf::Node;
 use ferrymq_discovery::{Announcement, Candidate, Discovery, Stats, Uri};
 use ferrymq_forwarding::{Config, Driver, Input, PeerCandidate};
 use ferrymq_replication::{Group, Role};
-use ferrymq_transport::LinkEndpoint;
+use ferrymq_transport::{LinkEndpoint, Refusals};
 use serde_json::{Value, json};
 use tokio::{
     sync::{mpsc, watch},
@@ -108,6 +108,11 @@ impl MeshStarter {
             links: Some(links),
             discovery,
         })
+    }
+
+    /// Links refused by this node; none where it has no port for them.
+    pub(crate) fn refusals(&self) -> Option<Arc<Refusals>> {
+        self.links.as_ref().map(|links| links.endpoint.refusals().clone())
     }
 
     /// What discovery has heard, for status.

@@ -112,6 +112,13 @@ impl Arena {
             .unwrap_or_else(|| panic!("status has no clients.{name}"))
     }
 
+    /// How many were turned away at a port for this reason.
+    pub(crate) fn turned_away(&self, port: &str, reason: &str) -> u64 {
+        self.status()["turned_away"][port][reason]
+            .as_u64()
+            .unwrap_or_else(|| panic!("status has no turned_away.{port}.{reason}"))
+    }
+
     /// Waits until status counts something.
     #[track_caller]
     pub(crate) fn wait_count(&self, name: &str, at_least: u64) {
@@ -189,6 +196,8 @@ fn prepare(attack: &str, limits: &str, store: &str) -> Mesh {
         .collect();
     MeshBuilder::new(&format!("limits-{name}"))
         .group("north", 1)
+        // So that it has a port for other groups, too.
+        .secret()
         .more(&format!(
             "\n[store]\nsegment = \"4MiB\"\nreserve = \"16MiB\"\ncache = \"{cache}MiB\"\n{store}\n\n[limits]\nmemory = \
              \"{memory}MiB\"\n{limits}\n\n[log]\nlevel = \"info\"\n"

@@ -8,11 +8,14 @@
 mod arena;
 mod memory;
 mod pulse;
+mod strangers;
 mod wire;
 
+mod announcements;
 mod backlogs;
 mod crowds;
 mod descriptors;
+mod doors;
 mod frames;
 mod readers;
 mod senders;

@@ -4,6 +4,7 @@
 //! code with ours. *Never* sleeps for a guessed time (every wait is for a condition, with a deadline), leaves a process
 //! behind, or passes silently over what this machine cannot do (see [`skip`]).
 
+pub mod authority;
 pub mod config;
 pub mod group;
 pub mod mesh;

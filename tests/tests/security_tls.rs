@@ -13,12 +13,12 @@ use std::{
 };
 
 use ferrymq_tests::{
-    Mesh, binary,
+    Mesh,
+    authority::Authority,
+    binary,
     ports::Ports,
     users::{self, APP, BOSS},
-};
-use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, date_time_ymd,
+    wait_until,
 };
 use rustls::{
     ClientConfig, ClientConnection, RootCertStore, StreamOwned,
@@ -26,52 +26,6 @@ use rustls::{
 };
 
 const SOON: Duration = Duration::from_secs(20);
-
-/// An authority, and the files of what it signs.
-struct Authority {
-    dir: PathBuf,
-    name: String,
-    issuer: Issuer<'static, KeyPair>,
-}
-
-impl Authority {
-    fn new(dir: &Path, name: &str) -> Self {
-        let mut params = CertificateParams::default();
-        params.distinguished_name.push(DnType::CommonName, name);
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let key = KeyPair::generate().unwrap();
-        let own = params.self_signed(&key).unwrap();
-        fs::write(dir.join(format!("{name}.pem")), own.pem()).unwrap();
-        Self {
-            dir: dir.to_owned(),
-            name: name.to_owned(),
-            issuer: Issuer::new(params, key),
-        }
-    }
-
-    fn file(&self) -> PathBuf {
-        self.dir.join(format!("{}.pem", self.name))
-    }
-
-    /// Signs a certificate with this common name and these DNS names or addresses; returns certificate and key.
-    fn sign(&self, common: &str, names: &[&str], expired: bool) -> (PathBuf, PathBuf) {
-        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
-        let mut params = CertificateParams::new(names).unwrap();
-        params.distinguished_name = rcgen::DistinguishedName::new();
-        params.distinguished_name.push(DnType::CommonName, common);
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
-        if expired {
-            params.not_before = date_time_ymd(2020, 1, 1);
-            params.not_after = date_time_ymd(2021, 1, 1);
-        }
-        let key = KeyPair::generate().unwrap();
-        let signed = params.signed_by(&key, &self.issuer).unwrap();
-        let file = |what: &str| self.dir.join(format!("{}-{common}-{expired}-{what}.pem", self.name));
-        fs::write(file("certificate"), signed.pem()).unwrap();
-        fs::write(file("key"), key.serialize_pem()).unwrap();
-        (file("certificate"), file("key"))
-    }
-}
 
 /// A group whose nodes listen with TLS; `tls` are further lines of that section.
 struct Secured {
@@ -275,6 +229,83 @@ fn tls_1_1_is_refused_on_every_port_that_speaks_tls() {
     refuses_old_tls(port);
     // Links are QUIC, which begins with TLS 1.3 (RFC 9001 section 4.2).
     refuses_old_tls(prepared.groups[0].nodes[0].ports.peer);
+}
+
+/// Bytes that are no TLS, and handshakes that are begun and not gone on with, more of them than there are places.
+#[test]
+fn garbage_and_half_open_handshakes_keep_nobody_out() {
+    const PLACES: usize = 60;
+    let dir = scratch("tls-half-open");
+    let authority = Authority::new(dir.path(), "authority");
+    let server = authority.sign("node", &["localhost"], false);
+    let limits = format!("\n[limits]\nframe = \"1MiB\"\nconnections = {PLACES}\n");
+    let node = secured("tls-half-open-node", 1, &server, &limits);
+    let address = ("127.0.0.1", node.ports[0]);
+    let status = || node.mesh.groups[0].nodes[0].status().unwrap();
+    let untrusted = || status()["turned_away"]["stomp_tls"]["untrusted"].as_u64().unwrap();
+    let noise: Vec<u8> = (0..8 << 10)
+        .map(|n: u32| (n.wrapping_mul(2_654_435_761) >> 13) as u8)
+        .collect();
+    let garbage = [
+        noise,
+        b"CONNECT\naccept-version:1.2\n\n\0".to_vec(),
+        b"GET / HTTP/1.1\r\nHost: x\r\n\r\n".to_vec(),
+        // A record of a handshake that announces the most that it may, and one byte of it.
+        vec![22, 3, 1, 0x40, 0, 1],
+        vec![0; 20 << 10],
+        vec![0x80; 20 << 10],
+    ];
+    for bytes in &garbage {
+        let before = untrusted();
+        let mut stream = TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(SOON)).unwrap();
+        // It may be cut off while it is being written.
+        let _ = stream.write_all(bytes);
+        let _ = stream.shutdown(std::net::Shutdown::Write);
+        let mut answer = Vec::new();
+        let _ = stream.read_to_end(&mut answer);
+        assert!(answer.is_empty() || answer[0] == 21, "an alert at most: {answer:?}");
+        wait_until("it is counted", SOON, || untrusted() > before);
+    }
+
+    let hello = half_a_hello();
+    let mut half_open = Vec::new();
+    let mut most_open = 0;
+    let before = status()["open_files"].as_u64().unwrap();
+    for number in 0..10 * PLACES {
+        let mut stream = TcpStream::connect(address).unwrap();
+        let _ = stream.write_all(&hello[..if number % 2 == 0 { hello.len() } else { 0 }]);
+        half_open.push(stream);
+        if number % PLACES == 0 {
+            // The newest ones keep their places for a moment.
+            wait_until("a client gets in", SOON, || {
+                let url = format!("ssl://localhost:{}", address.1);
+                produce(&url, &["--ca", text(&authority.file())], Some(APP)).0 == Some(0)
+            });
+            most_open = most_open.max(status()["open_files"].as_u64().unwrap());
+        }
+    }
+    assert!(status()["clients"]["strangers_cut"].as_u64() > Some(0));
+    assert!(
+        most_open <= before + PLACES as u64 + 20,
+        "{before} → {most_open} descriptors for {PLACES} places"
+    );
+}
+
+/// The beginning of a good TLS hello, from our own side of a connection.
+fn half_a_hello() -> Vec<u8> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .unwrap()
+        .with_root_certificates(RootCertStore::empty())
+        .with_no_client_auth();
+    let name = ServerName::try_from("localhost").unwrap();
+    let mut connection = ClientConnection::new(Arc::new(config), name).unwrap();
+    let mut hello = Vec::new();
+    connection.write_tls(&mut hello).unwrap();
+    hello.truncate(hello.len() / 2);
+    hello
 }
 
 /// CVE-2026-39304: a flood of KeyUpdate, each of which asks for one in return.

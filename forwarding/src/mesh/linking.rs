@@ -27,7 +27,8 @@ impl Mesh {
                 reason: reason.to_owned(),
             }),
         }
-        self.links_at_ms = self.links_at_ms.min(now_ms + self.config.hello_deadline_ms);
+        // The attempt is over, which makes room for another one.
+        self.links_at_ms = now_ms;
     }
 
     pub(super) fn hello(&mut self, now_ms: u64, link: LinkId, hello: Hello) {

@@ -124,9 +124,9 @@ impl Mesh {
             status.resyncs = session.resyncs;
             all.push(status);
         }
-        for (name, target) in self.links.idle_targets() {
+        for target in self.links.idle_targets() {
             let mut status = self.status_of(target.candidate.group_id.or(target.learned));
-            status.peer.clone_from(name);
+            status.peer = target.title();
             status.state = target.link_state();
             status.since_ms = target.since_ms;
             status.last_error = target.last_error.clone().or(status.last_error);

@@ -194,3 +194,163 @@ fn a_redirection_is_followed_but_not_in_circles() {
         Some("redirected in circles")
     );
 }
+
+fn announced(group: &str, id: GroupId, endpoint: &str) -> PeerCandidate {
+    PeerCandidate {
+        group: Some(group.to_owned()),
+        group_id: Some(id),
+        endpoints: vec![endpoint.to_owned()],
+    }
+}
+
+/// Nobody ever answers, but for whoever `answers` names.
+struct Silence {
+    desk: Desk,
+    /// Attempts under way, with the time at which they are given up.
+    under_way: Vec<(String, u64)>,
+    most_under_way: usize,
+    /// When an endpoint was first dialled.
+    dialled: std::collections::BTreeMap<String, u64>,
+}
+
+impl Silence {
+    fn new(config: Config, peers: Vec<PeerCandidate>) -> Self {
+        let mut silence = Self {
+            desk: desk(config),
+            under_way: Vec::new(),
+            most_under_way: 0,
+            dialled: std::collections::BTreeMap::new(),
+        };
+        silence.know(peers);
+        silence
+    }
+
+    fn know(&mut self, peers: Vec<PeerCandidate>) {
+        let actions = self.desk.input(Input::Peers(peers));
+        self.note(actions);
+    }
+
+    fn note(&mut self, actions: Vec<Action>) {
+        let now_ms = self.desk.now_ms;
+        self.under_way.retain(|(_, until_ms)| *until_ms > now_ms);
+        for action in actions {
+            if let Action::Dial {
+                endpoint, deadline_ms, ..
+            } = action
+            {
+                self.dialled.entry(endpoint.clone()).or_insert(now_ms);
+                self.under_way.push((endpoint, now_ms + deadline_ms));
+            }
+        }
+        self.most_under_way = self.most_under_way.max(self.under_way.len());
+    }
+
+    fn wait_until(&mut self, end_ms: u64) {
+        while self.desk.now_ms < end_ms {
+            let actions = self.desk.wait_until(self.desk.now_ms + 1);
+            self.note(actions);
+        }
+    }
+}
+
+#[test]
+fn a_flood_of_announcements_is_dialled_a_few_at_a_time_and_starves_nobody() {
+    let config = config();
+    let dials_max = config.dials_max;
+    let mut peers: Vec<PeerCandidate> = (0..1_000)
+        .map(|n| announced(&format!("forged{n}"), 1_000 + n, &format!("silent:{n}")))
+        .collect();
+    // Last by name and by place.
+    peers.push(announced("them", 9, "them:1"));
+    let mut silence = Silence::new(config, peers.clone());
+    silence.wait_until(10_000);
+    assert_eq!(silence.most_under_way, dials_max);
+    assert!(silence.dialled["them:1"] <= 9_000, "{}", silence.dialled["them:1"]);
+    assert_eq!(silence.dialled.len(), 1_001, "nobody is left out");
+    // All have failed by now: who comes anew does not wait for their next turn, nor does what an operator has written.
+    peers.push(announced("new", 10, "new:1"));
+    peers.push(PeerCandidate {
+        group: None,
+        group_id: None,
+        endpoints: vec!["written:1".to_owned()],
+    });
+    silence.know(peers);
+    silence.wait_until(11_000);
+    assert!(silence.dialled.contains_key("new:1") && silence.dialled.contains_key("written:1"));
+    assert_eq!(silence.most_under_way, dials_max);
+    // As often as there is something to do, and no more.
+    let mut ticks = 0;
+    while silence.desk.mesh.wake_at_ms() <= 12_000 {
+        silence.desk.now_ms = silence.desk.mesh.wake_at_ms().max(silence.desk.now_ms);
+        silence.desk.input(Input::Tick);
+        ticks += 1;
+    }
+    assert!(ticks < 200, "{ticks} in a second");
+}
+
+#[test]
+fn whoever_was_linked_before_is_dialled_before_those_who_are_only_announced() {
+    let mut peers = vec![announced("them", 9, "them:1")];
+    let mut desk = desk(config());
+    let actions = desk.input(Input::Peers(peers.clone()));
+    let Some(Action::Dial { dial, .. }) = actions.first() else {
+        panic!("{actions:?}")
+    };
+    let connected = Event::Connected {
+        link: 1,
+        dial: Some(*dial),
+        group: "them".to_owned(),
+        node: 3,
+    };
+    desk.mesh.event(0, connected);
+    desk.frame(1, hello("them", 9, 3));
+    // The id of a linked group is no secret: those who announce it under another name gain nothing.
+    peers.extend((0..1_000).map(|n| announced(&format!("a{n}"), 9, &format!("silent:{n}"))));
+    let mut silence = Silence {
+        desk,
+        under_way: Vec::new(),
+        most_under_way: 0,
+        dialled: std::collections::BTreeMap::new(),
+    };
+    silence.know(peers);
+    silence.wait_until(1_000);
+    assert!(silence.dialled.is_empty(), "the group is linked");
+    let closed = Event::Closed {
+        link: 1,
+        reason: "cut".to_owned(),
+    };
+    let actions = silence.desk.mesh.event(1_000, closed);
+    silence.note(actions);
+    silence.wait_until(1_150);
+    assert!(silence.dialled.contains_key("them:1"), "{:?}", silence.dialled);
+}
+
+#[test]
+fn what_is_being_dialled_counts_as_a_link() {
+    let mut config = config();
+    config.links_max = 4;
+    let peers = (0..20).map(|n| announced(&format!("g{n}"), 100 + n, &format!("silent:{n}")));
+    let mut silence = Silence::new(config, Vec::new());
+    for link in 1..=3 {
+        silence.desk.accept(link, &format!("up{link}"), 10 + link, 1);
+    }
+    silence.know(peers.collect());
+    silence.wait_until(2_000);
+    assert_eq!(silence.most_under_way, 1);
+    assert!(silence.dialled.len() > 4, "one after the other: {:?}", silence.dialled);
+}
+
+#[test]
+fn a_name_that_somebody_else_announces_too_is_still_dialled() {
+    let true_one = announced("them", 9, "them:1");
+    let peers = vec![
+        announced("them", 1, "before:1"),
+        true_one,
+        announced("them", 99, "after:1"),
+    ];
+    let silence = Silence::new(config(), peers);
+    let dialled: Vec<&str> = silence.dialled.keys().map(String::as_str).collect();
+    assert_eq!(dialled, ["after:1", "before:1", "them:1"]);
+    let named = silence.desk.mesh.status();
+    assert!(named.iter().all(|status| status.peer == "them"), "{named:?}");
+}

@@ -6,7 +6,10 @@ use std::{
     io,
     net::SocketAddr,
     pin::Pin,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     task::{Context, Poll},
     time::Duration,
 };
@@ -32,13 +35,26 @@ const HEAD_END: &[u8; 4] = b"\r\n\r\n";
 pub(crate) struct Bounded {
     listener: TcpListener,
     places: Arc<Semaphore>,
+    cuts: Cuts,
+}
+
+/// How many connections ended because a request was not complete in time. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct Cuts(Arc<AtomicU64>);
+
+impl Cuts {
+    /// So many, since the start.
+    pub fn count(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
 }
 
 impl Bounded {
-    pub(crate) fn new(listener: TcpListener, connections_max: usize) -> Self {
+    pub(crate) fn new(listener: TcpListener, connections_max: usize, cuts: Cuts) -> Self {
         Self {
             listener,
             places: Arc::new(Semaphore::new(connections_max)),
+            cuts,
         }
     }
 }
@@ -60,6 +76,8 @@ impl Listener for Bounded {
             stream,
             deadline: Box::pin(sleep(HEAD_MAX)),
             matched: 0,
+            is_idle: false,
+            cuts: self.cuts.clone(),
             _place: place,
         };
         (connection, address)
@@ -86,6 +104,9 @@ pub(crate) struct Connection {
     deadline: Pin<Box<Sleep>>,
     /// How many of the bytes that end a request's head were the last ones that came.
     matched: usize,
+    /// Nothing has come since the answer before: to end it then is no cut.
+    is_idle: bool,
+    cuts: Cuts,
     _place: OwnedSemaphorePermit,
 }
 
@@ -110,19 +131,21 @@ impl AsyncRead for Connection {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         if let Poll::Ready(read) = Pin::new(&mut self.stream).poll_read(cx, buf) {
+            self.is_idle &= buf.filled().len() == before;
             self.look_for_head_end(&buf.filled()[before..]);
             return Poll::Ready(read);
         }
-        self.deadline
-            .as_mut()
-            .poll(cx)
-            .map(|()| Err(io::ErrorKind::TimedOut.into()))
+        self.deadline.as_mut().poll(cx).map(|()| {
+            self.cuts.0.fetch_add(u64::from(!self.is_idle), Ordering::Relaxed);
+            Err(io::ErrorKind::TimedOut.into())
+        })
     }
 }
 
 impl AsyncWrite for Connection {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         self.matched = 0;
+        self.is_idle = true;
         self.deadline.as_mut().reset(Instant::now() + HEAD_MAX);
         Pin::new(&mut self.stream).poll_write(cx, bytes)
     }

@@ -14,6 +14,7 @@ use std::{future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::{net::TcpListener, sync::watch};
 
+pub use bounded::Cuts;
 pub use gate::{Gate, Login, Wish};
 pub use source::{Answer, Health, NewMember, Refusal, RefusalKind, Source};
 
@@ -39,6 +40,7 @@ pub struct Console {
     listener: TcpListener,
     local: SocketAddr,
     config: Config,
+    cuts: Cuts,
 }
 
 impl Console {
@@ -53,12 +55,18 @@ impl Console {
             listener,
             local,
             config,
+            cuts: Cuts::default(),
         })
     }
 
     /// The address that it is bound to.
     pub fn local_addr(&self) -> SocketAddr {
         self.local
+    }
+
+    /// Connections that end because a request is not complete in time, counted as long as it serves.
+    pub fn cuts(&self) -> Cuts {
+        self.cuts.clone()
     }
 
     /// Answers requests until `stop` is done; those under way then get a second.
@@ -74,7 +82,7 @@ impl Console {
         let app = api::router(source, gate, guard::Guard::new(self.local, self.config.hosts));
         let app = app.into_make_service_with_connect_info::<bounded::Caller>();
         let (stopping, mut stopped) = watch::channel(false);
-        let listener = bounded::Bounded::new(self.listener, CONNECTIONS_MAX);
+        let listener = bounded::Bounded::new(self.listener, CONNECTIONS_MAX, self.cuts);
         let serving = axum::serve(listener, app).with_graceful_shutdown(async move {
             stop.await;
             stopping.send_replace(true);

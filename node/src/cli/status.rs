@@ -118,6 +118,7 @@ fn heading(status: &Value) -> String {
         micros(&group["batches"]["commit_p99_micros"]),
     );
     text += &clients_line(&status["clients"]);
+    text += &turned_away_lines(&status["turned_away"]);
     if let Some(notice) = group["notice"].as_str() {
         text += &format!("NOTICE: {notice}\n");
     }
@@ -153,6 +154,24 @@ fn clients_line(clients: &Value) -> String {
         .collect();
     if !happened.is_empty() {
         text += &format!("since the start: {}\n", happened.join(", "));
+    }
+    text
+}
+
+/// Who was turned away at which port, where anybody was.
+fn turned_away_lines(ports: &Value) -> String {
+    let mut text = String::new();
+    for (port, reasons) in ports.as_object().into_iter().flatten() {
+        let happened: Vec<String> = reasons
+            .as_object()
+            .into_iter()
+            .flatten()
+            .filter(|(_, count)| count.as_u64().is_some_and(|count| count > 0))
+            .map(|(reason, count)| format!("{} {}", cell(count), reason.replace('_', " ")))
+            .collect();
+        if !happened.is_empty() {
+            text += &format!("turned away at port {port}: {}\n", happened.join(", "));
+        }
     }
     text
 }
@@ -339,6 +358,26 @@ mod tests {
              4     catching up  b:1   -      -      -    -    -\n\
              \n\
              queues and links: unknown, since no master answers\n"
+        );
+    }
+
+    #[test]
+    fn whoever_was_turned_away_is_told_by_port_and_reason() {
+        let mut status = status();
+        status["turned_away"] = json!({
+            "peer": { "busy": 2, "garbage": 0, "not_loopback": 1 },
+            "link": null,
+            "stomp_tls": { "untrusted": 0 },
+            "admin": { "cut": 7 },
+        });
+        let text = tables(&status, &status);
+        let told: Vec<&str> = text.lines().filter(|line| line.starts_with("turned away")).collect();
+        assert_eq!(
+            told,
+            [
+                "turned away at port admin: 7 cut",
+                "turned away at port peer: 2 busy, 1 not loopback"
+            ]
         );
     }
 

@@ -12,7 +12,7 @@ use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn::{Connection, Endpoint, EndpointConfig, IdleTimeout, TokioRuntime, TransportConfig, VarInt};
 use rustls::pki_types::CertificateDer;
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::sync::{Mutex, Semaphore, mpsc};
+use tokio::sync::{Mutex, mpsc};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::timeout;
 
@@ -22,8 +22,10 @@ use crate::link::{Channel, Link, Streams};
 use crate::link_error::LinkError;
 use crate::link_hello::{BadHello, HELLO_BYTES, LinkHello};
 use crate::name::PeerName;
+use crate::peer::YIELDED;
 use crate::refusal::{Refusal, Refusals};
 use crate::udp_probe::UdpProbe;
+use crate::unproven::Unproven;
 
 /// A node's end of all its links.
 #[derive(Debug)]
@@ -54,7 +56,8 @@ pub struct LinkOptions {
     pub probe_ms: u64,
     /// Time for a whole handshake, in milliseconds.
     pub handshake_timeout_ms: u64,
-    /// Links that may be in their handshake, or wait to be accepted, at once; further ones are refused.
+    /// Links that may be in their handshake, or wait to be accepted, at once. A further one gets the place of the longest
+    /// in its handshake, or is refused where that has just begun.
     pub unaccepted_max: usize,
 }
 
@@ -219,36 +222,41 @@ struct Door {
 
 impl Door {
     async fn accept_all(self, endpoint: Endpoint, admitted: mpsc::Sender<Link>) {
-        let places = Arc::new(Semaphore::new(self.options.unaccepted_max));
+        let places = Unproven::new(self.options.unaccepted_max);
         // Dropped with this task, which ends the handshakes.
         let mut handshakes = JoinSet::new();
         while let Some(incoming) = endpoint.accept().await {
             while handshakes.try_join_next().is_some() {}
             let from = incoming.remote_address();
-            let crowded = places.available_permits() <= self.options.unaccepted_max / 2;
-            if crowded && !incoming.remote_address_validated() && incoming.may_retry() {
+            if places.is_crowded() && !incoming.remote_address_validated() && incoming.may_retry() {
                 // Costs the caller a round trip, and one with a forged address the attempt.
                 let _ = incoming.retry();
                 continue;
             }
-            let Ok(place) = places.clone().try_acquire_owned() else {
+            let Some(mut place) = places.enter(from.ip()) else {
                 incoming.refuse();
                 self.refusals
                     .note(Refusal::Busy, from, "link", &"too many unfinished handshakes");
                 continue;
             };
+            // Its first datagram is the beginning of a handshake.
+            place.spoke();
             let (door, admitted) = (self.clone(), admitted.clone());
             handshakes.spawn(async move {
                 let deadline = Duration::from_millis(door.options.handshake_timeout_ms);
-                match timeout(deadline, door.admit(incoming))
-                    .await
-                    .unwrap_or(Err(LinkError::Timeout))
-                {
-                    // Fails only when the endpoint is gone.
-                    Ok(link) => drop(admitted.send(link).await),
+                let proven = tokio::select! {
+                    biased;
+                    proven = timeout(deadline, door.admit(incoming)) => proven.unwrap_or(Err(LinkError::Timeout)),
+                    () = place.lost() => return door.refusals.note(Refusal::Yielded, from, "link", &YIELDED),
+                };
+                match proven {
+                    Ok(link) => {
+                        place.prove();
+                        // Fails only when the endpoint is gone.
+                        drop(admitted.send(link).await);
+                    }
                     Err(error) => door.refusals.note(error.refusal(), from, "link", &error),
                 }
-                drop(place);
             });
         }
     }
@@ -409,5 +417,49 @@ mod tests {
             .dial(claiming("east", "east").local_addr().unwrap(), Some("east"))
             .await
             .unwrap();
+    }
+
+    /// One more than there are places, and each comes again as soon as it is closed.
+    #[tokio::test]
+    async fn callers_who_say_no_hello_keep_nobody_out() {
+        let secret = MeshSecret::new("a secret of the mesh").unwrap();
+        let identity = |group| Identity::from_secret(PeerName::new(group, 1).unwrap(), &secret).unwrap();
+        let local = SocketAddr::from(([127, 0, 0, 1], 0));
+        let options = LinkOptions {
+            unaccepted_max: 4,
+            // Whoever waits for this waits in vain.
+            handshake_timeout_ms: 600_000,
+            ..LinkOptions::default()
+        };
+        let callee = LinkEndpoint::bind_with(local, &identity("north"), options).unwrap();
+        let addr = callee.local_addr().unwrap();
+        let mut strangers = JoinSet::new();
+        for _ in 0..=options.unaccepted_max {
+            let silent = LinkEndpoint::bind(local, &identity("silent")).unwrap();
+            strangers.spawn(async move {
+                loop {
+                    if let Ok(connection) = silent.endpoint.connect(addr, DIALLED_NAME).unwrap().await {
+                        connection.closed().await;
+                    }
+                }
+            });
+        }
+        let crowded = async {
+            while callee.refusals().count(Refusal::Yielded) == 0 {
+                // The member tries all the while.
+                let member = LinkEndpoint::bind(local, &identity("south")).unwrap();
+                let _ = member.dial(addr, Some("north")).await;
+            }
+        };
+        timeout(Duration::from_secs(20), crowded).await.unwrap();
+        let member = LinkEndpoint::bind(local, &identity("south")).unwrap();
+        let dialled = async {
+            loop {
+                if let Ok(link) = member.dial(addr, Some("north")).await {
+                    return link;
+                }
+            }
+        };
+        let _link = timeout(Duration::from_secs(20), dialled).await.unwrap();
     }
 }

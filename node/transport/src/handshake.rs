@@ -13,6 +13,7 @@
 //! proves first: whoever merely connects to the port learns nothing that depends on the secret.
 
 use ring::hmac;
+use subtle::ConstantTimeEq;
 
 use crate::name::{PeerName, Purpose};
 
@@ -134,11 +135,7 @@ pub(crate) fn callee_proof(
 
 /// Compares in constant time.
 pub(crate) fn same(expected: &[u8; PROOF_BYTES], found: &[u8; PROOF_BYTES]) -> bool {
-    expected
-        .iter()
-        .zip(found)
-        .fold(0, |difference, (a, b)| difference | (a ^ b))
-        == 0
+    expected.ct_eq(found).into()
 }
 
 fn sign(

@@ -27,6 +27,7 @@ pub mod link;
 mod link_error;
 mod link_hello;
 mod udp_probe;
+mod unproven;
 
 #[cfg(test)]
 mod fuzz;

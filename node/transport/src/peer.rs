@@ -6,11 +6,10 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream, ToSocketAddrs};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::timeout;
 
@@ -19,6 +18,7 @@ use crate::name::{PeerName, Purpose};
 use crate::peer_error::PeerError;
 use crate::refusal::Refusal;
 use crate::stream::{PeerStream, prepare};
+use crate::unproven::{Unproven, UnprovenPlace};
 
 /// A connection that has passed the handshake.
 #[derive(Debug)]
@@ -75,7 +75,8 @@ pub struct PeerListener {
 pub struct PeerOptions {
     /// Time for a whole handshake, TLS included, in milliseconds.
     pub handshake_timeout_ms: u64,
-    /// Connections that may be in their handshake, or wait to be accepted, at once; further ones are closed.
+    /// Connections that may be in their handshake, or wait to be accepted, at once. A further one gets the place of the
+    /// longest in its handshake, or is closed where that has just begun.
     pub unaccepted_max: usize,
 }
 
@@ -140,7 +141,7 @@ async fn accept_all(
     options: PeerOptions,
     admitted: mpsc::Sender<PeerConnection>,
 ) {
-    let places = Arc::new(Semaphore::new(options.unaccepted_max));
+    let places = Unproven::new(options.unaccepted_max);
     // Dropped with this task, which ends the handshakes.
     let mut handshakes = JoinSet::new();
     loop {
@@ -156,7 +157,7 @@ async fn accept_all(
                 continue;
             }
         };
-        let Ok(place) = places.clone().try_acquire_owned() else {
+        let Some(mut place) = places.enter(from.ip()) else {
             auth.refusals()
                 .note(Refusal::Busy, from, "peer", &"too many unfinished handshakes");
             continue;
@@ -164,22 +165,33 @@ async fn accept_all(
         let (auth, admitted) = (auth.clone(), admitted.clone());
         handshakes.spawn(async move {
             let deadline = Duration::from_millis(options.handshake_timeout_ms);
-            match timeout(deadline, admit(tcp, from, &auth))
-                .await
-                .unwrap_or(Err(PeerError::Timeout))
-            {
-                // Fails only when the listener is gone.
-                Ok(connection) => drop(admitted.send(connection).await),
+            let proven = tokio::select! {
+                biased;
+                proven = timeout(deadline, admit(tcp, from, &auth, &place)) => proven.unwrap_or(Err(PeerError::Timeout)),
+                () = place.lost() => return auth.refusals().note(Refusal::Yielded, from, "peer", &YIELDED),
+            };
+            match proven {
+                Ok(connection) => {
+                    place.prove();
+                    // Fails only when the listener is gone.
+                    drop(admitted.send(connection).await);
+                }
                 Err(error) => auth.refusals().note(error.refusal(), from, "peer", &error),
             }
-            drop(place);
         });
     }
 }
 
-async fn admit(tcp: TcpStream, remote_addr: SocketAddr, auth: &PeerAuth) -> Result<PeerConnection, PeerError> {
+async fn admit(
+    tcp: TcpStream,
+    remote_addr: SocketAddr,
+    auth: &PeerAuth,
+    place: &UnprovenPlace,
+) -> Result<PeerConnection, PeerError> {
     auth.check_address(remote_addr)?;
     prepare(&tcp)?;
+    tcp.peek(&mut [0]).await?;
+    place.spoke();
     let (purpose, peer, stream) = answer(tcp, auth).await?;
     Ok(PeerConnection {
         purpose,
@@ -190,3 +202,4 @@ async fn admit(tcp: TcpStream, remote_addr: SocketAddr, auth: &PeerAuth) -> Resu
 }
 
 const ACCEPT_RETRY: Duration = Duration::from_millis(50);
+pub(crate) const YIELDED: &str = "it had not proven itself when a newcomer needed its place";

@@ -29,6 +29,8 @@ pub enum Refusal {
     NotLoopback,
     /// Too many connections were in their handshake already.
     Busy,
+    /// It had not proven itself within a fair moment and gave its place to a newcomer.
+    Yielded,
 }
 
 /// Counters of refused connections, one for each [`Refusal`].
@@ -95,12 +97,13 @@ impl Refusal {
             Self::Unfinished => "unfinished",
             Self::NotLoopback => "not_loopback",
             Self::Busy => "busy",
+            Self::Yielded => "yielded",
         }
     }
 }
 
 /// In the order of the enum, so that a reason is its place here.
-const ALL: [Refusal; 10] = [
+const ALL: [Refusal; 11] = [
     Refusal::BadSecret,
     Refusal::Untrusted,
     Refusal::WrongName,
@@ -111,6 +114,7 @@ const ALL: [Refusal; 10] = [
     Refusal::Unfinished,
     Refusal::NotLoopback,
     Refusal::Busy,
+    Refusal::Yielded,
 ];
 
 const LOG_PERIOD: Duration = Duration::from_secs(60);

@@ -4,12 +4,15 @@
 
 mod common;
 
+use std::time::Instant;
+
 use bytes::Bytes;
 use ferrymq_transport::{
     FrameError, Identity, PeerAuth, PeerConnection, PeerError, PeerListener, PeerOptions, Purpose, Refusal, dial,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use common::{DEADLINE, name, secret, until};
@@ -320,6 +323,42 @@ async fn the_number_of_silent_strangers_and_their_time_are_bounded() {
     .await
     .unwrap();
     timeout(DEADLINE, listener.accept()).await.unwrap();
+}
+
+/// One more than there are places, and each comes again as soon as it is closed.
+#[tokio::test]
+async fn strangers_who_say_nothing_and_come_again_keep_no_member_out() {
+    let callee = with_secret("north", 1, "s");
+    let options = PeerOptions {
+        unaccepted_max: 8,
+        // Whoever waits for this waits in vain.
+        handshake_timeout_ms: 600_000,
+    };
+    let mut listener = PeerListener::bind_with("127.0.0.1:0", callee.clone(), options)
+        .await
+        .unwrap();
+    let addr = listener.local_addr();
+    let mut strangers = JoinSet::new();
+    for _ in 0..=options.unaccepted_max {
+        strangers.spawn(async move {
+            loop {
+                let Ok(mut stream) = TcpStream::connect(addr).await else {
+                    continue;
+                };
+                // Ends when it is closed.
+                let _ = stream.read(&mut [0]).await;
+            }
+        });
+    }
+    for caller in [with_secret("north", 2, "s"), with_secret("north", 3, "s")] {
+        until("all places are taken", || callee.refusals().count(Refusal::Busy) > 0).await;
+        let begun = Instant::now();
+        while let Err(error) = dial(addr, &caller, APPEND, 1, DEADLINE).await {
+            assert!(begun.elapsed() < DEADLINE, "{error}");
+        }
+        assert_eq!(timeout(DEADLINE, listener.accept()).await.unwrap().peer, *caller.name());
+    }
+    assert!(callee.refusals().count(Refusal::Yielded) > 0);
 }
 
 #[tokio::test]

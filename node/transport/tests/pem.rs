@@ -9,14 +9,15 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use ferrymq_transport::{
-    Identity, IdentityError, LinkEndpoint, LinkError, PeerAuth, PeerListener, PeerName, PemFiles, Purpose,
-    certificate_name, dial,
+    Identity, IdentityError, LinkEndpoint, LinkError, PeerAuth, PeerError, PeerListener, PeerName, PemFiles, Purpose,
+    Refusal, certificate_name, dial,
 };
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+use futures_util::FutureExt;
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, date_time_ymd};
 use tempfile::TempDir;
 use tokio::time::timeout;
 
-use common::{DEADLINE, name, secret};
+use common::{DEADLINE, name, secret, until};
 
 /// An authority of the operator, and certificates signed by it (ECDSA, as openssl makes them).
 struct Authority {
@@ -43,13 +44,26 @@ impl Authority {
     }
 
     fn files(&self, dns_name: &str) -> PemFiles {
+        self.files_of(
+            dns_name,
+            "certificate",
+            CertificateParams::new([dns_name.to_owned()]).unwrap(),
+        )
+    }
+
+    /// A certificate whose time is over, or has not begun.
+    fn untimely(&self, name: &PeerName, years: [i32; 2]) -> Identity {
+        let dns_name = certificate_name(name);
+        let mut params = CertificateParams::new([dns_name.clone()]).unwrap();
+        [params.not_before, params.not_after] = years.map(|year| date_time_ymd(year, 1, 1));
+        Identity::from_pem(name.clone(), &self.files_of(&dns_name, "untimely", params)).unwrap()
+    }
+
+    fn files_of(&self, dns_name: &str, what: &str, params: CertificateParams) -> PemFiles {
         let key = KeyPair::generate().unwrap();
-        let certificate = CertificateParams::new([dns_name.to_owned()])
-            .unwrap()
-            .signed_by(&key, &self.issuer)
-            .unwrap();
+        let certificate = params.signed_by(&key, &self.issuer).unwrap();
         let write = |path: &str, text: String| {
-            let path = self.dir.path().join(format!("{dns_name}-{path}"));
+            let path = self.dir.path().join(format!("{dns_name}-{what}-{path}"));
             fs::write(&path, text).unwrap();
             path
         };
@@ -98,6 +112,32 @@ async fn authorities_do_not_trust_each_other_nor_the_secret() {
         let caller = LinkEndpoint::bind(local(), &stranger).unwrap();
         let error = caller.dial(callee.local_addr().unwrap(), None).await.unwrap_err();
         assert!(matches!(error, LinkError::Untrusted(_)), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_certificate_out_of_its_time_is_refused_whichever_side_shows_it() {
+    let authority = Authority::new("Example Ltd");
+    let (north, other) = (name("north", 1), name("north", 2));
+    let timely = |name: &PeerName| authority.identity(name);
+    for years in [[2020, 2021], [2090, 2091]] {
+        let untimely = |name: &PeerName| authority.untimely(name, years);
+        for (callee, caller) in [(timely(&north), untimely(&other)), (untimely(&north), timely(&other))] {
+            let auth = PeerAuth::new(north.clone()).with_tls(&callee).unwrap();
+            let mut listener = PeerListener::bind(local(), auth.clone()).await.unwrap();
+            let with = PeerAuth::new(other.clone()).with_tls(&caller).unwrap();
+            let dialled = dial(listener.local_addr(), &with, Purpose(1), 1, DEADLINE).await;
+            assert!(matches!(dialled, Err(PeerError::Untrusted(_))), "{dialled:?}");
+            until("counted", || auth.refusals().count(Refusal::Untrusted) == 1).await;
+            assert!(listener.accept().now_or_never().is_none());
+
+            let door = LinkEndpoint::bind(local(), &callee).unwrap();
+            let dialling = LinkEndpoint::bind(local(), &caller).unwrap();
+            let dialled = dialling.dial(door.local_addr().unwrap(), Some("north")).await;
+            assert!(matches!(dialled, Err(LinkError::Untrusted(_))), "{dialled:?}");
+            until("counted", || door.refusals().count(Refusal::Untrusted) == 1).await;
+            assert!(door.accept().now_or_never().is_none());
+        }
     }
 }
 
