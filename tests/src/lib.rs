@@ -19,6 +19,7 @@ pub mod net;
 
 pub mod binary;
 pub mod http;
+pub mod late;
 pub mod ports;
 pub mod scratch;
 pub mod skip;

@@ -22,6 +22,8 @@ pub enum Peers {
     All,
     /// The other nodes of its group, struck or not.
     Each,
+    /// The other struck nodes of its group.
+    Struck,
 }
 
 impl Peers {
@@ -32,6 +34,7 @@ impl Peers {
             Self::OtherGroup => peer / NODES != node / NODES,
             Self::All => !on.contains(peer) || on.len() == 2 * NODES,
             Self::Each => peer / NODES == node / NODES,
+            Self::Struck => peer / NODES == node / NODES && on.contains(peer),
         };
         all.filter(|peer| *peer != node && is_one(peer)).collect()
     }
