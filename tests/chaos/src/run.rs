@@ -170,7 +170,9 @@ fn play(field: &mut Field, strikes: &[Strike]) -> Outcome {
     judge_pause(field, strikes, longest_pause(field, strikes, struck, well));
     let terms = terms(field);
     let begun = [NORTH, SOUTH].map(|group| terms[group] - terms_before[group]);
-    judge_terms(field, strikes, begun);
+    for strike in strikes {
+        judge_terms(&field.breaches, strike.scenario, begun);
+    }
     field.drain();
     Outcome {
         name: name(strikes),
@@ -200,20 +202,20 @@ fn judge_pause(field: &Field, strikes: &[Strike], pause: Duration) {
     }
 }
 
-/// Masters change as seldom as they shall. (Two faults at a time strike different groups.)
-fn judge_terms(field: &Field, strikes: &[Strike], begun: [usize; 2]) {
-    for scenario in strikes.iter().map(|strike| strike.scenario) {
-        let begun: usize = match scenario.whom.group() {
-            Some(group) => begun[group],
-            None => begun.iter().sum(),
-        };
-        if scenario.terms_max.is_some_and(|max| begun > max) {
-            let max = scenario.terms_max.unwrap_or_default();
-            let name = scenario.name;
-            field
-                .breaches
-                .late(format!("{begun} terms began under {name}; at most {max} are allowed"));
-        }
+/// Masters change as seldom as they shall, and as often as they must, where so many terms have begun in the groups. (Two
+/// faults at a time strike different groups.)
+fn judge_terms(breaches: &Breaches, scenario: &Scenario, begun: [usize; 2]) {
+    let name = scenario.name;
+    let struck = match scenario.whom.group() {
+        Some(group) => vec![begun[group]],
+        None => begun.to_vec(),
+    };
+    let all: usize = struck.iter().sum();
+    if let Some(max) = scenario.terms_max.filter(|max| all > *max) {
+        breaches.late(format!("{all} terms began under {name}; at most {max} are allowed"));
+    }
+    if scenario.replaces_master && struck.contains(&0) {
+        breaches.broken(format!("{name} has replaced no master: it has not struck"));
     }
 }
 
@@ -249,6 +251,24 @@ mod tests {
             Outcome::failed("a", breaches.collect())
         });
         (outcome, played)
+    }
+
+    #[test]
+    fn terms_are_counted_in_the_group_that_is_struck() {
+        let judged = |name: &str, begun: [usize; 2]| {
+            let scenarios = crate::scenarios::named(&[name.to_owned()]).expect("it is there");
+            let breaches = Breaches::default();
+            judge_terms(&breaches, scenarios[0], begun);
+            breaches.all().iter().map(|breach| breach.is_late).collect::<Vec<_>>()
+        };
+        let none: [bool; 0] = [];
+        assert_eq!(judged("kill-north-master", [1, 0]), none);
+        assert_eq!(judged("kill-north-master", [0, 1]), [false]);
+        assert_eq!(judged("kill-both-masters", [1, 0]), [false]);
+        assert_eq!(judged("kill-north-slave", [0, 0]), none);
+        assert_eq!(judged("far-nodes-of-north", [1, 3]), none);
+        assert_eq!(judged("far-nodes-of-north", [2, 0]), [true]);
+        assert_eq!(judged("clock-back-everyone", [0, 1]), [true]);
     }
 
     #[test]

@@ -22,6 +22,8 @@ pub struct Scenario {
     pub pause_ms_max: Option<u64>,
     /// Terms that may begin in the struck group; none where it does not matter.
     pub terms_max: Option<usize>,
+    /// A struck master is replaced: otherwise it was not struck.
+    pub replaces_master: bool,
     /// How struck nodes may end by themselves. They are started again, as by a supervisor of services.
     pub ending: Ending,
 }
@@ -45,6 +47,7 @@ impl Scenario {
             hold_ms,
             pause_ms_max: Some(UNTOUCHED_MS),
             terms_max: None,
+            replaces_master: false,
             ending: Ending::Never,
         }
     }
@@ -64,6 +67,12 @@ impl Scenario {
     /// No more terms than so many begin in the struck group.
     pub const fn terms(mut self, terms_max: usize) -> Self {
         self.terms_max = Some(terms_max);
+        self
+    }
+
+    /// Nobody who strikes a master in this way leaves it master.
+    pub const fn replacing(mut self) -> Self {
+        self.replaces_master = matches!(self.whom, Whom::Master(_) | Whom::Masters);
         self
     }
 

@@ -23,6 +23,7 @@ const SLOW_SYNC: CallsFail = CallsFail {
 const fn fails(name: &'static str, calls: &'static CallsFail, whom: Whom) -> Scenario {
     Scenario::new(name, calls, whom, 5_000)
         .within(GONE_MS)
+        .replacing()
         .ends(MustSay("Cure: check the disk"))
 }
 
@@ -47,5 +48,7 @@ pub const SCENARIOS: &[Scenario] = &[
     )
     .may_stop(),
     Scenario::new("lost-disk-north-slave", &Lost, Whom::Slave(NORTH), 5_000).within(GONE_MS),
-    Scenario::new("lost-disk-north-master", &Lost, Whom::Master(NORTH), 5_000).within(GONE_MS),
+    Scenario::new("lost-disk-north-master", &Lost, Whom::Master(NORTH), 5_000)
+        .within(GONE_MS)
+        .replacing(),
 ];

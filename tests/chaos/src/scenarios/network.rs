@@ -66,7 +66,7 @@ const DISORDERED: Packets = packets(
 
 /// A node does not hear others, or is not heard, and says nothing of it.
 const fn silent(name: &'static str, cut: &'static dyn Fault, whom: Whom) -> Scenario {
-    Scenario::new(name, cut, whom, 7_000).within(SILENT_MS)
+    Scenario::new(name, cut, whom, 7_000).within(SILENT_MS).replacing()
 }
 
 /// See the file's head.
@@ -80,7 +80,8 @@ pub const SCENARIOS: &[Scenario] = &[
         Whom::Master(NORTH),
         22_000,
     )
-    .within(SILENT_MS),
+    .within(SILENT_MS)
+    .replacing(),
     silent("cut-off-north-slave", &GROUP_BOTH, Whom::Slave(NORTH)),
     silent("mute-north-master", &GROUP_MUTE, Whom::Master(NORTH)),
     silent("deaf-north-master", &GROUP_DEAF, Whom::Master(NORTH)),

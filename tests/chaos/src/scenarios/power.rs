@@ -9,7 +9,7 @@ use crate::{
 
 /// A majority is left of each group.
 const fn one(name: &'static str, whom: Whom) -> Scenario {
-    Scenario::new(name, &PowerCut, whom, 5_000).within(GONE_MS)
+    Scenario::new(name, &PowerCut, whom, 5_000).within(GONE_MS).replacing()
 }
 
 /// See the file's head.

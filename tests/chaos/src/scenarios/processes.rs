@@ -12,11 +12,11 @@ use crate::{
 };
 
 const fn gone(name: &'static str, fault: &'static dyn Fault, whom: Whom) -> Scenario {
-    Scenario::new(name, fault, whom, 5_000).within(GONE_MS)
+    Scenario::new(name, fault, whom, 5_000).within(GONE_MS).replacing()
 }
 
 const fn silent(name: &'static str, fault: &'static dyn Fault, whom: Whom) -> Scenario {
-    Scenario::new(name, fault, whom, 7_000).within(SILENT_MS)
+    Scenario::new(name, fault, whom, 7_000).within(SILENT_MS).replacing()
 }
 
 /// See the file's head.
