@@ -12,6 +12,10 @@ use crate::{
 const SYNC_FAILS: CallsFail = CallsFail {
     what: "fdatasync,fsync:error=EIO:when=4",
 };
+/// The journal syncs its records otherwise: this one is a snapshot's, or that of a new segment.
+const STATE_SYNC_FAILS: CallsFail = CallsFail {
+    what: "fsync:error=EIO:when=1",
+};
 const WRITES_FAIL: CallsFail = CallsFail {
     what: "pwritev,pwrite64,pwritev2:error=EIO:when=4",
 };
@@ -31,6 +35,7 @@ const fn fails(name: &'static str, calls: &'static CallsFail, whom: Whom) -> Sce
 pub const SCENARIOS: &[Scenario] = &[
     fails("sync-fails-north-master", &SYNC_FAILS, Whom::Master(NORTH)),
     fails("sync-fails-south-slave", &SYNC_FAILS, Whom::Slave(SOUTH)),
+    fails("state-sync-fails-south-slave", &STATE_SYNC_FAILS, Whom::Slave(SOUTH)),
     fails("write-fails-north-master", &WRITES_FAIL, Whom::Master(NORTH)),
     Scenario::new("full-north-master", &Full, Whom::Master(NORTH), 2_000).may_stop(),
     Scenario::new("full-north", &Full, Whom::Group(NORTH), 2_000).may_stop(),
