@@ -81,6 +81,11 @@ impl PowerDisk {
 
     /// Cuts the power: from here on nothing reaches the disk, and what was not synced never will.
     ///
+    /// Processes that write there have to be stopped before (`NodeProcess::pause`), and killed after: a sync that is under way
+    /// at this moment may return as if all were well. (Where the end of a write has still to mark blocks as written, ext4
+    /// finds its journal aborted, drops that without an error, and the sync has nothing to wait for.) With real power nobody
+    /// would be left to be told.
+    ///
     /// # Panics
     /// Where the kernel refuses.
     #[track_caller]

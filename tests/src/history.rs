@@ -1,8 +1,12 @@
 //! What was tried, promised and seen in a test with faults, and whether the promises held (P2–P6).
 //!
 //! Every message is named by its producer and its number there. Producers note attempts and receipts, consumers note
-//! deliveries and confirmed acknowledgements, in the order in which they learn of them; [`History::report`] judges at
-//! the end, when everything has been drained.
+//! deliveries, acknowledgements that they are about to send and confirmed ones, in the order in which they learn of them;
+//! [`History::report`] judges at the end, when everything has been drained.
+//!
+//! A message is *settled* when an acknowledgement was sent for its last delivery, or one was ever confirmed. Until then
+//! the broker owes it: what was delivered, not acknowledged and never came again is as lost as what never came. Whether an
+//! acknowledgement on a connection that died counts is open; what comes again after it is owed again.
 
 use std::{
     collections::BTreeMap,
@@ -46,7 +50,16 @@ struct Fate {
     attempted: bool,
     receipted: bool,
     delivered: u32,
+    /// An acknowledgement of its last delivery was sent.
+    acknowledged: bool,
     confirmed: bool,
+}
+
+impl Fate {
+    /// The broker has it (it said so, or could only so deliver it), and no consumer has settled it.
+    fn is_owed(&self) -> bool {
+        (self.receipted || self.delivered > 0) && !self.acknowledged && !self.confirmed
+    }
 }
 
 /// The judgement.
@@ -62,7 +75,7 @@ pub struct Report {
     pub recovered: u64,
     /// Different messages delivered.
     pub received: u64,
-    /// Receipted and never delivered (P2): none are allowed.
+    /// Receipted, or delivered once, and not settled by any consumer (P2, P3): none are allowed.
     pub lost: Vec<Name>,
     /// Delivered after a confirmed acknowledgement, or again without the mark (P3, P4, P5): none are allowed.
     pub doubled: Vec<(Name, &'static str)>,
@@ -115,6 +128,8 @@ impl History {
         inner.redelivered += u64::from(redelivered);
         let fate = inner.fate(producer, number);
         fate.delivered += 1;
+        // Whatever was sent on the connection before did not count.
+        fate.acknowledged = false;
         let fate = *fate;
         inner.received += usize::from(fate.delivered == 1);
         let name = (producer.to_owned(), number);
@@ -151,6 +166,12 @@ impl History {
         self.lock().garbled.push((producer.to_owned(), number));
     }
 
+    /// A consumer is about to acknowledge it: by `ACK`, by the `COMMIT` of one, or by taking it where delivery alone
+    /// acknowledges (`ack:auto`).
+    pub fn acknowledging(&self, producer: &str, number: u64) {
+        self.lock().fate(producer, number).acknowledged = true;
+    }
+
     /// The broker has confirmed its acknowledgement.
     pub fn confirmed(&self, producer: &str, number: u64) {
         let mut inner = self.lock();
@@ -174,11 +195,11 @@ impl History {
         self.lock().consumed
     }
 
-    /// Messages with a receipt that have not been delivered yet.
+    /// Messages that the broker has to deliver yet, or again, as none of its consumers has settled them.
     pub fn owed(&self) -> usize {
         let inner = self.lock();
         let all = inner.messages.values().flat_map(BTreeMap::values);
-        all.filter(|fate| fate.receipted && fate.delivered == 0).count()
+        all.filter(|fate| fate.is_owed()).count()
     }
 
     /// The longest time without a receipt, and without a delivery, of those that ended after `from` and began before
@@ -209,7 +230,7 @@ impl History {
             unknown: count(|fate| fate.attempted && !fate.receipted),
             recovered: count(|fate| fate.attempted && !fate.receipted && fate.delivered > 0),
             received: count(|fate| fate.delivered > 0),
-            lost: names(|fate| fate.receipted && fate.delivered == 0),
+            lost: names(Fate::is_owed),
             unexpected: names(|fate| fate.delivered > 0 && !fate.attempted),
             doubled: inner.doubled.clone(),
             garbled: inner.garbled.clone(),
@@ -339,12 +360,22 @@ mod tests {
         history
     }
 
+    fn p(number: u64) -> Name {
+        ("p".to_owned(), number)
+    }
+
+    /// Delivered and acknowledged.
+    fn take(history: &History, number: u64, redelivered: bool) {
+        history.delivery("p", number, redelivered);
+        history.acknowledging("p", number);
+    }
+
     #[test]
     fn a_good_run_with_a_marked_redelivery() {
         let history = sent(1..=3);
         history.attempt("p", 4);
         for (number, redelivered) in [(1, false), (2, false), (2, true), (3, false)] {
-            history.delivery("p", number, redelivered);
+            take(&history, number, redelivered);
         }
         history.confirmed("p", 1);
         let report = history.report();
@@ -358,15 +389,15 @@ mod tests {
     #[test]
     fn each_breach_is_seen() {
         let history = sent(1..=4);
-        history.delivery("p", 2, false);
-        history.delivery("p", 2, false);
-        history.delivery("p", 1, false);
-        history.delivery("p", 4, false);
+        take(&history, 2, false);
+        take(&history, 2, false);
+        take(&history, 1, false);
+        take(&history, 4, false);
         history.confirmed("p", 4);
         history.delivery("p", 4, true);
         history.delivery("q", 1, false);
+        history.acknowledging("q", 1);
         let report = history.report();
-        let p = |number| ("p".to_owned(), number);
         assert_eq!(report.lost, [p(3)]);
         assert_eq!(
             report.doubled,
@@ -383,22 +414,24 @@ mod tests {
     #[test]
     fn each_breach_by_itself_is_enough() {
         let lost = sent(1..=1);
+        let dropped = sent(1..=1);
+        dropped.delivery("p", 1, false);
         let invented = History::default();
-        invented.delivery("p", 1, false);
+        take(&invented, 1, false);
         let garbled = sent(1..=1);
-        garbled.delivery("p", 1, false);
+        take(&garbled, 1, false);
         garbled.garbled("p", 1);
         let unmarked = sent(1..=1);
-        unmarked.delivery("p", 1, false);
-        unmarked.delivery("p", 1, false);
+        take(&unmarked, 1, false);
+        take(&unmarked, 1, false);
         let served_twice = sent(1..=1);
-        served_twice.delivery("p", 1, false);
+        take(&served_twice, 1, false);
         served_twice.confirmed("p", 1);
-        served_twice.delivery("p", 1, true);
+        take(&served_twice, 1, true);
         let torn = History::default();
         torn.transaction("p", 1, 3);
-        torn.delivery("p", 2, false);
-        for history in [lost, invented, garbled, unmarked, served_twice, torn] {
+        take(&torn, 2, false);
+        for history in [lost, dropped, invented, garbled, unmarked, served_twice, torn] {
             assert!(!history.report().is_kept(), "{}", history.report());
         }
     }
@@ -409,13 +442,65 @@ mod tests {
         history.transaction("p", 1, 3);
         history.transaction("p", 4, 6);
         for number in 4..=6 {
-            history.delivery("p", number, false);
+            take(&history, number, false);
         }
         let report = history.report();
         report.assert_kept_in_order();
         assert_eq!((report.unknown, report.recovered), (6, 3));
         history.delivery("p", 3, false);
-        assert_eq!(history.report().torn, [("p".to_owned(), 1)]);
+        assert_eq!(history.report().torn, [p(1)]);
+    }
+
+    #[test]
+    fn what_was_delivered_and_not_acknowledged_is_owed_until_it_comes_again() {
+        let history = sent(1..=3);
+        (1..=3).for_each(|number| history.delivery("p", number, false));
+        assert_eq!(history.owed(), 3);
+        history.acknowledging("p", 1);
+        history.acknowledging("p", 2);
+        // The connection dies: the first acknowledgement has counted, the second one has not, the third was never sent.
+        history.delivery("p", 2, true);
+        assert_eq!(history.report().lost, [p(2), p(3)]);
+        take(&history, 3, true);
+        assert_eq!(history.report().lost, [p(2)], "it came again and was dropped then");
+        history.acknowledging("p", 2);
+        history.report().assert_kept_in_order();
+    }
+
+    #[test]
+    fn a_confirmation_settles_for_good() {
+        let history = sent(1..=1);
+        take(&history, 1, false);
+        history.confirmed("p", 1);
+        history.delivery("p", 1, true);
+        let report = history.report();
+        assert_eq!((report.lost.len(), report.doubled.len()), (0, 1));
+    }
+
+    #[test]
+    fn a_transaction_that_was_delivered_and_dropped_is_lost_with_a_receipt_or_without() {
+        let history = History::default();
+        history.transaction("p", 1, 2);
+        history.transaction("p", 3, 4);
+        history.transaction("p", 5, 6);
+        (1..=2).for_each(|number| history.receipt("p", number));
+        (1..=4).for_each(|number| history.delivery("p", number, false));
+        history.acknowledging("p", 1);
+        history.acknowledging("p", 3);
+        let report = history.report();
+        assert_eq!((report.lost, report.torn.len()), (vec![p(2), p(4)], 0));
+    }
+
+    #[test]
+    fn what_one_durable_subscription_has_settled_is_still_owed_to_the_other() {
+        let subscriptions = [sent(1..=2), sent(1..=2)];
+        for history in &subscriptions {
+            take(history, 1, false);
+            history.delivery("p", 2, false);
+        }
+        subscriptions[0].acknowledging("p", 2);
+        subscriptions[0].report().assert_kept_in_order();
+        assert_eq!(subscriptions[1].report().lost, [p(2)]);
     }
 
     #[test]
@@ -447,14 +532,13 @@ mod tests {
         history.settled();
         history.delivery("p", 6, false);
         history.delivery("p", 5, true);
-        let p = |number| ("p".to_owned(), number);
         assert_eq!(history.report().reordered, [p(3), p(5)]);
     }
 
     #[test]
     fn what_is_owed_is_counted() {
         let history = sent(1..=3);
-        history.delivery("p", 2, false);
+        take(&history, 2, false);
         history.confirmed("p", 2);
         history.confirmed("p", 2);
         assert_eq!((history.owed(), history.received(), history.consumed()), (2, 1, 1));

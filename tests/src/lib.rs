@@ -20,7 +20,9 @@ pub mod net;
 
 pub mod binary;
 pub mod http;
+pub mod late;
 pub mod ports;
+pub mod python;
 pub mod scratch;
 pub mod skip;
 pub mod wait;

@@ -171,6 +171,7 @@ fn consume_over(address: &str, destination: &str, history: &History, stop: &Atom
                 let number: u64 = frame.get("n").unwrap_or("0").parse()?;
                 history.delivery(producer, number, frame.redelivered());
                 let ack = Frame::new("ACK").with("id", frame.get("ack").unwrap_or(""));
+                history.acknowledging(producer, number);
                 stomp.send(&ack.with("receipt", format!("{producer}/{number}")))?;
             }
             "RECEIPT" => {

@@ -265,7 +265,7 @@ impl Mesh {
     }
 
     /// Waits until so many different messages were received, every queue of this name is empty and nothing is on its
-    /// way: from here on nothing can be delivered any more. (An acknowledgement may count although its receipt was lost
+    /// way: from here on nothing can be delivered any more, and whatever is not settled is lost. (An acknowledgement may count although its receipt was lost
     /// with a master, so confirmed ones cannot be waited for.)
     #[track_caller]
     pub fn drain(&self, history: &History, received: usize, queues: &[&str], deadline: Duration) {

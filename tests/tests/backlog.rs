@@ -50,7 +50,7 @@ fn a_wiped_node_catches_up_with_a_backlog_while_clients_work() {
     group.nodes[slave].start();
     let took = wait_caught_up(group, slave as u64 + 1, LOAD_MAX);
     println!("a wiped node has a backlog of {SMALL_BACKLOG} messages again after {took:?}");
-    work.finish();
+    work.finish(&mesh);
     // What is delivered now was read from its disk.
     make_master(&mesh.groups[0], slave as u64 + 1);
     drain(&mesh, &history, SMALL_BACKLOG);
@@ -85,7 +85,7 @@ fn a_new_node_joins_with_a_backlog_and_disk_is_given_back() {
     );
     let more = wait_caught_up(&mesh.groups[0], 4, LOAD_MAX);
     println!("a new node has joined with a backlog of {SMALL_BACKLOG} messages after {took:?} + {more:?}");
-    work.finish();
+    work.finish(&mesh);
 
     make_master(&mesh.groups[0], 4);
     drain(&mesh, &history, SMALL_BACKLOG);
@@ -334,11 +334,9 @@ impl Work {
     }
 
     #[track_caller]
-    fn finish(self) {
+    fn finish(self, mesh: &Mesh) {
         self.producer.finish("the work is sent", LOAD_MAX);
-        wait_until("the work is done", LOAD_MAX, || {
-            self.history.received() >= Self::COUNT as usize
-        });
+        mesh.drain(&self.history, Self::COUNT as usize, &["queue://WORK"], LOAD_MAX);
         self.consumer.stop();
         let report = self.history.report();
         println!("work: {report}");

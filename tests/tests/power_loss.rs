@@ -78,6 +78,10 @@ fn the_power_of_all_six_nodes_is_cut_at_once() {
         history.receipted() >= 1_500 && history.received() >= 300
     });
 
+    // Nobody says anything any more.
+    for node in mesh.groups.iter().flat_map(|group| &group.nodes) {
+        node.pause();
+    }
     for disk in disks.iter().flatten() {
         disk.cut_power();
     }
@@ -130,6 +134,7 @@ fn a_power_cut_of_a_broker_by_itself_keeps_what_it_acknowledged() {
                 .request(Frame::message("/queue/A", format!("{round}.{n}")))
                 .unwrap();
         }
+        mesh.groups[0].nodes[0].pause();
         disks[0][0].cut_power();
         mesh.groups[0].nodes[0].kill();
         disks[0][0].restore_power();

@@ -87,9 +87,21 @@ pub enum StateFileError {
 }
 
 impl StateFile {
-    /// Writes the file so that it either exists whole or not at all, and removes older ones. Blocks on the disk.
+    /// Writes the file so that it either exists whole or not at all. Blocks on the disk. An error ends the node, so it tells
+    /// people what they need.
     pub(crate) fn write(&self, dir: &Path) -> io::Result<()> {
         let (_, index) = term_and_index(&self.log_id);
+        self.write_whole(dir, index).map_err(|error| {
+            let file = dir.join(name(index));
+            let told = format!(
+                "{}: cannot write: {error}. Cure: check the disk, then restart the node",
+                file.display()
+            );
+            io::Error::new(error.kind(), told)
+        })
+    }
+
+    fn write_whole(&self, dir: &Path, index: u64) -> io::Result<()> {
         let unfinished = dir.join(format!("{}.tmp", name(index)));
         let mut file = File::create(&unfinished)?;
         let mut crc = crc32fast::Hasher::new();
@@ -281,6 +293,19 @@ mod tests {
         assert_eq!(newest.state, file(9, true).state);
         remove_older(dir.path(), 9).unwrap();
         assert_eq!(list(dir.path()).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn what_cannot_be_written_is_told_with_its_cure() {
+        let dir = tempfile::tempdir().unwrap();
+        let error = file(5, false).write(&dir.path().join("gone")).unwrap_err();
+        let text = error.to_string();
+        assert!(
+            text.contains("gone/snapshot-00000000000000000005.state: cannot write"),
+            "{text}"
+        );
+        assert!(text.contains("Cure: check the disk"), "{text}");
+        assert_eq!(error.kind(), io::ErrorKind::NotFound);
     }
 
     #[test]

@@ -24,7 +24,11 @@ pub fn tell(outcome: &Outcome) {
             seconds(*recovery),
             outcome.ended,
         ),
-        (None, false) => println!("BROKEN   {name}:\n  {}", outcome.breaches.join("\n  ")),
+        (None, false) => {
+            let breaches: Vec<String> = outcome.breaches.iter().map(ToString::to_string).collect();
+            let verdict = if outcome.is_only_late() { "TOO LATE" } else { "BROKEN  " };
+            println!("{verdict} {name}:\n  {}", breaches.join("\n  "));
+        }
     }
 }
 
@@ -110,6 +114,7 @@ fn seconds(time: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::breach::Breach;
 
     #[test]
     fn medians_and_worst_are_told_by_scenario() {
@@ -122,7 +127,7 @@ mod tests {
             outcome("a", 10),
             outcome("a+b", 3_000),
             outcome("a", 500),
-            Outcome::failed("b", "lost".into()),
+            Outcome::failed("b", vec![Breach::of_panic("lost".into())]),
             Outcome::skipped("c", "needs a thing".into()),
         ];
         let text = table(&all);

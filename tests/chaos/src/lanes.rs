@@ -24,7 +24,12 @@ pub struct Lane {
     pub per_second: u32,
     /// What its messages have to go through.
     pub kind: Kind,
+    /// How long its messages live, by the wall clock of the node that is master then; for ever where none is given.
+    pub lives: Option<Duration>,
 }
+
+/// Wall clocks jump by an hour; nothing that lives for a day may expire by that.
+const A_DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// What a lane's messages have to go through.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,6 +53,7 @@ pub const LANES: &[Lane] = &[
         to: &[SOUTH],
         per_second: 60,
         kind: Kind::Flowing,
+        lives: None,
     },
     Lane {
         name: "north",
@@ -56,6 +62,7 @@ pub const LANES: &[Lane] = &[
         to: &[NORTH],
         per_second: 60,
         kind: Kind::Flowing,
+        lives: None,
     },
     Lane {
         name: "resting",
@@ -64,6 +71,16 @@ pub const LANES: &[Lane] = &[
         to: &[NORTH],
         per_second: 30,
         kind: Kind::Resting,
+        lives: Some(A_DAY),
+    },
+    Lane {
+        name: "lasting",
+        destination: "/queue/LASTING",
+        from: SOUTH,
+        to: &[SOUTH],
+        per_second: 20,
+        kind: Kind::Resting,
+        lives: Some(A_DAY),
     },
     Lane {
         name: "south",
@@ -72,6 +89,7 @@ pub const LANES: &[Lane] = &[
         to: &[SOUTH],
         per_second: 60,
         kind: Kind::Flowing,
+        lives: None,
     },
     Lane {
         name: "shared",
@@ -80,6 +98,7 @@ pub const LANES: &[Lane] = &[
         to: &[NORTH, SOUTH],
         per_second: 30,
         kind: Kind::Flowing,
+        lives: None,
     },
     Lane {
         name: "ledger",
@@ -88,6 +107,7 @@ pub const LANES: &[Lane] = &[
         to: &[SOUTH],
         per_second: 10,
         kind: Kind::Transactions,
+        lives: None,
     },
     Lane {
         name: "news",
@@ -96,6 +116,7 @@ pub const LANES: &[Lane] = &[
         to: &[NORTH, SOUTH],
         per_second: 20,
         kind: Kind::Topic,
+        lives: Some(A_DAY),
     },
 ];
 
@@ -169,7 +190,7 @@ impl Load {
         }
     }
 
-    /// What has a receipt and was not delivered, by lane; empty where all is well.
+    /// What the broker has and no consumer has settled, by lane; empty where all is well.
     pub fn owed(&self) -> Vec<String> {
         let flows = self.flows.iter();
         let all = flows.flat_map(|flow| {
@@ -222,6 +243,7 @@ impl Flow {
             every: Duration::from_secs(1) / lane.per_second,
             size: BODY_BYTES,
             transactions: lane.kind == Kind::Transactions,
+            lives: lane.lives,
             histories: histories.clone(),
         };
         let wanting = |at: usize| Wanting {

@@ -5,6 +5,7 @@
 //! *Never* judges by what the nodes say of themselves alone (what clients tried, were promised and got is recorded),
 //! leaves processes, mounts or networks behind, or chooses anything at random that its seed does not repeat.
 
+pub mod ending;
 pub mod scenario;
 pub mod scenarios;
 
@@ -18,6 +19,7 @@ pub mod fault;
 pub mod faults;
 pub mod toolbox;
 
+pub mod breach;
 pub mod figures;
 pub mod netem;
 pub mod outcome;

@@ -35,7 +35,7 @@ struct Arguments {
     /// Random faults for so long instead
     #[arg(long)]
     minutes: Option<f64>,
-    /// What decides the random faults; the same seed chooses the same faults
+    /// What decides all that is chosen at random; the same seed chooses the same
     #[arg(long)]
     seed: Option<u64>,
     /// The first round to be played, of those that the seed decides
@@ -110,10 +110,15 @@ fn begin() -> anyhow::Result<ExitCode> {
 /// Each of the named scenarios, as often as wanted; a field of its own for each time.
 fn in_turn(arguments: &Arguments, options: Options) -> anyhow::Result<Vec<Outcome>> {
     let scenarios = scenarios::named(&arguments.names).map_err(anyhow::Error::msg)?;
+    let seed = arguments.seed.unwrap_or_else(random::any_seed);
     let mut outcomes = Vec::new();
     for time in 1..=arguments.repeat {
-        println!("-- time {time} of {}", arguments.repeat);
-        outcomes.extend(run::each(&mut Ground::new(options.clone()), &scenarios));
+        let seed = seed.wrapping_add(time as u64 - 1);
+        println!(
+            "-- time {time} of {}; the same bytes are damaged with: --seed {seed}",
+            arguments.repeat
+        );
+        outcomes.extend(run::each(&mut Ground::new(options.clone()), &scenarios, seed, false));
     }
     Ok(outcomes)
 }
@@ -132,9 +137,7 @@ fn at_random(arguments: &Arguments, options: Options, time: Duration) -> anyhow:
     });
     outcomes.iter().for_each(figures::tell);
     anyhow::ensure!(!scenarios.is_empty(), "nothing is left to be played");
-    let seed = arguments
-        .seed
-        .unwrap_or_else(|| u64::from(std::process::id()) << 16 ^ now_seconds());
+    let seed = arguments.seed.unwrap_or_else(random::any_seed);
     println!("-- random faults for {time:?}; again with: --minutes … --seed {seed}");
     let (mut dice, mut ground) = (Dice::new(seed), Ground::new(options));
     let begun = Instant::now();
@@ -160,11 +163,6 @@ fn at_random(arguments: &Arguments, options: Options, time: Duration) -> anyhow:
         }
     }
     Ok(outcomes)
-}
-
-fn now_seconds() -> u64 {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    now.map_or(0, |now| now.as_secs())
 }
 
 /// SIGINT and SIGTERM take everything down in good order; one that comes much later ends the program as it is. (Whoever

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::breach::Breach;
+
 /// See the file's head.
 #[derive(Debug, Clone, Default)]
 pub struct Outcome {
@@ -22,7 +24,9 @@ pub struct Outcome {
     /// Messages with a receipt, those of each durable subscription counted; all of them were delivered.
     pub receipted: usize,
     /// What was wrong.
-    pub breaches: Vec<String>,
+    pub breaches: Vec<Breach>,
+    /// What was too late when it was first played.
+    pub late_before: Vec<Breach>,
     /// Why it was not run.
     pub skipped: Option<String>,
 }
@@ -38,12 +42,17 @@ impl Outcome {
     }
 
     /// One that was broken off, or broke a promise.
-    pub fn failed(name: &str, why: String) -> Self {
+    pub fn failed(name: &str, breaches: Vec<Breach>) -> Self {
         Self {
             name: name.into(),
-            breaches: vec![why],
+            breaches,
             ..Self::default()
         }
+    }
+
+    /// No promise was broken, but something took too long.
+    pub fn is_only_late(&self) -> bool {
+        !self.is_good() && self.breaches.iter().all(|breach| breach.is_late)
     }
 
     /// All promises were kept, or nothing was tried.

@@ -14,6 +14,12 @@ const HOLD_MS_MAX: u64 = 12_000;
 /// The second fault of a round strikes at most so long after the first.
 const AFTER_MS_MAX: u64 = 3_000;
 
+/// A seed where none was given; whoever takes it tells it.
+pub fn any_seed() -> u64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    u64::from(std::process::id()) << 16 ^ now.map_or(0, |now| now.as_secs())
+}
+
 /// Numbers that depend on the seed alone.
 #[derive(Debug, Clone)]
 pub struct Dice(u64);
@@ -24,8 +30,21 @@ impl Dice {
         Self(seed ^ 0x9E37_79B9_7F4A_7C15)
     }
 
+    /// For one scenario of a run: the same whichever others are played.
+    pub fn for_scenario(seed: u64, name: &str) -> Self {
+        let name = name
+            .bytes()
+            .fold(0, |sum: u64, byte| sum.wrapping_mul(31) + u64::from(byte));
+        Self::new(seed ^ name.rotate_left(32))
+    }
+
+    /// A seed for something that follows from this one.
+    pub fn lot(&mut self) -> u64 {
+        self.below(u64::MAX)
+    }
+
     /// Below `end`.
-    fn below(&mut self, end: u64) -> u64 {
+    pub fn below(&mut self, end: u64) -> u64 {
         // A 64-bit LCG with Knuth's constants, its upper half.
         self.0 = self
             .0
@@ -66,6 +85,7 @@ impl Dice {
             scenario,
             hold: Duration::from_millis(hold_ms),
             after: Duration::from_millis(after_ms),
+            lot: self.lot(),
         }
     }
 }
@@ -92,10 +112,23 @@ mod tests {
         let all = named(&[]).expect("no name is wrong");
         let rounds = |seed: u64| {
             let mut dice = Dice::new(seed);
-            (0..50).map(|_| tell(&dice.round(&all))).collect::<Vec<_>>()
+            let rounds = (0..50).map(|_| dice.round(&all));
+            let told = |round: Vec<Strike>| (tell(&round), round.iter().map(|strike| strike.lot).collect::<Vec<_>>());
+            rounds.map(told).collect::<Vec<_>>()
         };
         assert_eq!(rounds(7), rounds(7));
         assert_ne!(rounds(7), rounds(8));
+    }
+
+    #[test]
+    fn a_scenario_draws_the_same_lots_beside_any_others() {
+        let lots = |seed: u64, name: &str| {
+            let mut dice = Dice::for_scenario(seed, name);
+            [dice.lot(), dice.lot()]
+        };
+        assert_eq!(lots(7, "flip-anywhere"), lots(7, "flip-anywhere"));
+        assert_ne!(lots(7, "flip-anywhere"), lots(8, "flip-anywhere"));
+        assert_ne!(lots(7, "flip-anywhere"), lots(7, "torn-tail"));
     }
 
     #[test]

@@ -50,6 +50,15 @@ mod tests {
     use super::*;
 
     #[test]
+    fn bounds_can_be_missed() {
+        for scenario in named(&[]).expect("no name is wrong") {
+            // A strike that takes its own time is longer than any pause that it allows.
+            let can_miss = |pause_ms_max: u64| scenario.hold_ms == 0 || pause_ms_max < scenario.hold_ms;
+            assert!(scenario.pause_ms_max.is_none_or(can_miss), "{}", scenario.name);
+        }
+    }
+
+    #[test]
     fn names_are_unique_and_found() {
         let all = named(&[]).expect("no name is wrong");
         let names: BTreeSet<&str> = all.iter().map(|scenario| scenario.name).collect();

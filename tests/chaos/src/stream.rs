@@ -11,7 +11,7 @@ use std::{
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     thread::{self, JoinHandle},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use anyhow::{bail, ensure};
@@ -51,6 +51,8 @@ pub struct Sending {
     pub size: usize,
     /// [`TRANSACTION`] messages are committed together.
     pub transactions: bool,
+    /// What is older than this is not delivered any more (`expires`).
+    pub lives: Option<Duration>,
     /// Who notes: one history for each subscription that gets a copy.
     pub histories: Vec<Arc<History>>,
 }
@@ -273,12 +275,22 @@ impl Producer {
             size,
             ..
         } = &self.sending;
-        Frame::message(destination, body(producer, number, *size))
+        let frame = Frame::message(destination, body(producer, number, *size))
             .with("producer-id", producer)
             .with("producer-sequence", number)
             .with("p", producer)
-            .with("n", number)
+            .with("n", number);
+        match self.sending.lives {
+            Some(lives) => frame.with("expires", expires_ms(lives)),
+            None => frame,
+        }
     }
+}
+
+/// By the clients' wall clock, in milliseconds since 1970; it does not jump here.
+fn expires_ms(lives: Duration) -> u128 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    (now + lives).as_millis()
 }
 
 /// What a message carries: it tells its name and differs in every byte from that of its neighbours, so that wrong bytes
@@ -309,17 +321,18 @@ fn consume_over(address: &str, wanting: &Wanting, told: &Told) -> anyhow::Result
     let mut delivered = VecDeque::new();
     while !told.stop.load(Ordering::Relaxed) {
         let Some(frame) = stomp.next(LOOK)? else {
-            acknowledge(&mut stomp, &mut delivered, 0)?;
+            acknowledge(&mut stomp, &mut delivered, 0, wanting)?;
             ensure!(stomp.silent_for() < SILENCE_MAX, "no heart-beat for long");
             continue;
         };
         if let Some((producer, number)) = note(&frame, wanting)? {
             let ack = Frame::new("ACK").with("id", frame.get("ack").unwrap_or(""));
-            delivered.push_back(ack.with("receipt", format!("{producer}/{number}")));
-            acknowledge(&mut stomp, &mut delivered, UNACKNOWLEDGED)?;
+            let ack = ack.with("receipt", format!("{producer}/{number}"));
+            delivered.push_back((producer, number, ack));
+            acknowledge(&mut stomp, &mut delivered, UNACKNOWLEDGED, wanting)?;
         }
     }
-    acknowledge(&mut stomp, &mut delivered, 0)?;
+    acknowledge(&mut stomp, &mut delivered, 0, wanting)?;
     // Leaves in good order, so that what was acknowledged is known to be.
     if wanting.durable.is_none() {
         stomp.send(&Frame::new("UNSUBSCRIBE").with("id", "s"))?;
@@ -334,11 +347,20 @@ fn consume_over(address: &str, wanting: &Wanting, told: &Told) -> anyhow::Result
     Ok(())
 }
 
+/// A message that was delivered, by producer and number, and what acknowledges it.
+type Delivered = (String, u64, Frame);
+
 /// Acknowledges the oldest deliveries, all but so many.
-fn acknowledge(stomp: &mut Stomp, delivered: &mut VecDeque<Frame>, all_but: usize) -> anyhow::Result<()> {
+fn acknowledge(
+    stomp: &mut Stomp,
+    delivered: &mut VecDeque<Delivered>,
+    all_but: usize,
+    wanting: &Wanting,
+) -> anyhow::Result<()> {
     while delivered.len() > all_but
-        && let Some(ack) = delivered.pop_front()
+        && let Some((producer, number, ack)) = delivered.pop_front()
     {
+        wanting.history.acknowledging(&producer, number);
         stomp.send(&ack)?;
     }
     Ok(())

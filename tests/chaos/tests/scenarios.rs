@@ -6,11 +6,11 @@ use std::path::PathBuf;
 
 use ferrymq_chaos::{
     field::{Field, Options},
-    figures,
+    figures, random,
     run::{self, Ground},
     scenarios,
 };
-use ferrymq_tests::{Discovery, skip};
+use ferrymq_tests::{Discovery, late, skip};
 
 fn family(name: &str) {
     if let Some(why) = Field::missing() {
@@ -21,9 +21,13 @@ fn family(name: &str) {
         program: PathBuf::from(env!("CARGO_BIN_EXE_chaos")),
     };
     let scenarios = scenarios::named(&[name.to_owned()]).unwrap();
-    let outcomes = run::each(&mut Ground::new(options), &scenarios);
+    let seed = random::any_seed();
+    println!("again, with the same bytes damaged: tests/chaos/run {name} --seed {seed}");
+    let outcomes = run::each(&mut Ground::new(options), &scenarios, seed, true);
     for outcome in &outcomes {
         outcome.skipped.iter().for_each(|why| skip::skipped(&outcome.name, why));
+        let late = outcome.late_before.iter();
+        late.for_each(|breach| late::told(&outcome.name, &breach.text));
     }
     println!("{}", figures::table(&outcomes));
     assert_eq!(outcomes.len(), scenarios.len());

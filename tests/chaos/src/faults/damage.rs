@@ -18,6 +18,7 @@ use crate::{
     fault::{Fault, Mend},
     faults::processes::step_down,
     field::{Field, WELL_MAX},
+    random::Dice,
 };
 
 /// See the file's head.
@@ -53,8 +54,10 @@ pub enum Region {
     Trailer,
     /// The newest snapshot of the state.
     State,
-    /// Any byte of any record of any segment; where, the clock decides.
+    /// Any byte of any record of any segment; where, the seed decides.
     Anywhere,
+    /// What is left in a file that waits to be used again; a record, where there is one.
+    Spare,
 }
 
 /// What is done to it.
@@ -95,11 +98,11 @@ impl Fault for Damage {
         let begun = Instant::now();
         // Only a dead node's files keep still.
         wait_until("there is something of that kind to damage", 2 * FILES_MAX, || {
-            let found = self.region.find(&data).is_some();
+            let found = self.region.find(&data, &mut field.dice.clone()).is_some();
             found || begun.elapsed() > FILES_MAX
         });
         field.node_mut(node).kill();
-        match self.region.find(&data) {
+        match self.region.find(&data, &mut field.dice) {
             Some(spot) => match self.how.apply(&spot) {
                 Ok(()) => println!("    {spot:?}"),
                 Err(error) => field.breach(format!("{}: {error}", spot.file.display())),
@@ -176,26 +179,32 @@ impl How {
 }
 
 impl Region {
-    fn find(self, data: &Path) -> Option<Spot> {
+    fn find(self, data: &Path, dice: &mut Dice) -> Option<Spot> {
         if self == Self::State {
             let file = files(data, ".state").pop()?;
             let at = fs::metadata(&file).ok()?.len() as usize / 2;
             return Some(Spot { file, at });
         }
-        let mut segments = files(&data.join("journal"), ".seg");
+        let ending = if self == Self::Spare { ".spare" } else { ".seg" };
+        let mut segments = files(&data.join("journal"), ending);
         if self == Self::Anywhere {
-            let first = dice() % segments.len().max(1);
+            let first = dice.below(segments.len() as u64) as usize;
             segments.rotate_left(first);
         }
         // The newest segment that has it.
-        segments.into_iter().rev().find_map(|file| {
+        let newest = segments.last().cloned();
+        let found = segments.into_iter().rev().find_map(|file| {
             let bytes = fs::read(&file).ok()?;
-            let at = self.within(&bytes)?;
+            let at = self.within(&bytes, dice)?;
             Some(Spot { file, at })
-        })
+        });
+        // A spare file that was never used has no records.
+        let blank = || (self == Self::Spare).then_some(newest).flatten();
+        let at = SEGMENT_HEADER_BYTES;
+        found.or_else(|| blank().map(|file| Spot { file, at }))
     }
 
-    fn within(self, bytes: &[u8]) -> Option<usize> {
+    fn within(self, bytes: &[u8], dice: &mut Dice) -> Option<usize> {
         let records = Record::all(bytes);
         let of = |wanted: u8| {
             records
@@ -211,7 +220,7 @@ impl Region {
             // One that is only allocated ahead is needed by nobody.
             Self::SegmentHeader => middle().map(|_| 20),
             Self::EntryHeader => Some(middle()?.at + 30),
-            Self::EntryBody => middle().map(body),
+            Self::EntryBody | Self::Spare => middle().map(body),
             Self::EntryChecksums => Some(middle()?.at + 5),
             Self::LastRecord => of(kind::ENTRY).next_back().map(body),
             Self::Vote => {
@@ -223,18 +232,11 @@ impl Region {
             Self::Trailer => of(kind::SEAL).next_back().map(|_| bytes.len() - TRAILER_BYTES / 2),
             Self::Anywhere => {
                 let last = records.last()?;
-                Some(dice() % (last.at + RECORD_HEADER_BYTES + last.len))
+                Some(dice.below((last.at + RECORD_HEADER_BYTES + last.len) as u64) as usize)
             }
             Self::State => None,
         }
     }
-}
-
-/// A number that nobody has chosen; what it leads to is told.
-fn dice() -> usize {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    let nanos = now.map_or(0, |now| now.as_nanos() as u64);
-    (nanos.wrapping_mul(6_364_136_223_846_793_005) >> 33) as usize
 }
 
 /// Files of a directory whose names end so, the newest last.

@@ -1,10 +1,15 @@
 //! Disks that fail to sync or read, are full, hang, crawl or are lost.
 
-use std::fs;
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
+
+use ferrymq_tests::wait_until;
 
 use crate::{
     fault::{Fault, Mend},
-    faults::processes::inject,
+    faults::processes::{Injected, inject},
     field::Field,
     toolbox::{self, ControlGroup},
 };
@@ -23,6 +28,17 @@ impl Fault for CallsFail {
 
     fn strike(&self, field: &mut Field, on: &[usize]) -> Mend {
         let tools = inject(field, on, self.what);
+        // Nothing holds under a fault that never strikes.
+        let begun = Instant::now();
+        let mut struck = false;
+        wait_until("a call goes wrong", 2 * STRIKE_MAX, || {
+            field.supervise();
+            struck = tools.iter().all(Injected::has_struck);
+            struck || begun.elapsed() > STRIKE_MAX
+        });
+        if !struck {
+            field.breach(format!("no call has gone wrong in {STRIKE_MAX:?}: {}", self.what));
+        }
         Box::new(move |field| {
             drop(tools);
             field.supervise();
@@ -30,6 +46,9 @@ impl Fault for CallsFail {
         })
     }
 }
+
+/// How long it may take until a call that is to go wrong is made.
+const STRIKE_MAX: Duration = Duration::from_secs(30);
 
 /// Nothing more fits on the disk.
 pub struct Full;

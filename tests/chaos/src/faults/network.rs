@@ -22,6 +22,8 @@ pub enum Peers {
     All,
     /// The other nodes of its group, struck or not.
     Each,
+    /// The other struck nodes of its group.
+    Struck,
 }
 
 impl Peers {
@@ -32,6 +34,7 @@ impl Peers {
             Self::OtherGroup => peer / NODES != node / NODES,
             Self::All => !on.contains(peer) || on.len() == 2 * NODES,
             Self::Each => peer / NODES == node / NODES,
+            Self::Struck => peer / NODES == node / NODES && on.contains(peer),
         };
         all.filter(|peer| *peer != node && is_one(peer)).collect()
     }
@@ -155,6 +158,9 @@ impl Fault for Packets {
         }
         let on = on.to_vec();
         Box::new(move |field| {
+            if on.iter().map(|node| packets_struck(field, *node)).sum::<u64>() == 0 {
+                field.breach("no packet has gone wrong".into());
+            }
             for &node in &on {
                 for table in ["filter", "mangle"] {
                     let flushed = field.net().run(node, "iptables", &["-t", table, "-F"]);
@@ -185,6 +191,19 @@ impl Packets {
             )],
         }
     }
+}
+
+/// Packets that a rule of a machine's firewall has met.
+fn packets_struck(field: &Field, node: usize) -> u64 {
+    let counted = ["filter", "mangle"].map(|table| {
+        let rules = field.net().run(node, "iptables", &["-t", table, "-S", "-v"]);
+        let rules = rules.expect("a firewall tells its rules");
+        // `-A INPUT … -c <packets> <bytes> -j DROP`
+        let of_rule = |rule: &str| rule.split(" -c ").nth(1)?.split(' ').next()?.parse::<u64>().ok();
+        let rules = rules.lines().filter(|rule| rule.starts_with("-A "));
+        rules.filter_map(of_rule).sum::<u64>()
+    });
+    counted.iter().sum()
 }
 
 /// Each machine has its own.

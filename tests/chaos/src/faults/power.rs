@@ -35,7 +35,8 @@ fn cut(field: &mut Field, on: &[usize]) -> Mend {
         .copied()
         .filter(|node| field.node(*node).is_running())
         .collect();
-    // All at once: disks first, so that no node syncs what another one's end makes it write.
+    // All at once: nobody says anything any more, and no node syncs what another one's end makes it write.
+    on.iter().for_each(|node| field.node(*node).pause());
     for &node in &on {
         field.disks[node].cut_power();
     }

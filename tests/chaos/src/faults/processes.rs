@@ -1,6 +1,10 @@
 //! Processes that die, hang, or are told to leave.
 
-use std::{path::Path, time::Duration};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use ferrymq_tests::http;
 
@@ -61,17 +65,36 @@ impl Fault for DieAtSync {
     }
 }
 
+/// A process whose calls go wrong.
+pub struct Injected {
+    /// Whoever makes them go wrong.
+    _tool: Tool,
+    /// What was called, and what became of it.
+    trace: PathBuf,
+}
+
+impl Injected {
+    /// Whether a call has gone wrong already.
+    pub fn has_struck(&self) -> bool {
+        let trace = fs::read_to_string(&self.trace).unwrap_or_default();
+        trace.contains("(INJECTED)") || trace.contains("(DELAYED)")
+    }
+}
+
 /// Lets calls of nodes' processes go wrong, as `strace -e inject=` has it.
-pub fn inject(field: &Field, on: &[usize], what: &str) -> Vec<Tool> {
+pub fn inject(field: &Field, on: &[usize], what: &str) -> Vec<Injected> {
     let calls = what.split(':').next().unwrap_or_default();
     let (trace, inject) = (format!("trace={calls}"), format!("inject={what}"));
-    let pids = on.iter().filter_map(|node| field.node(*node).pid());
-    let tools = pids.map(|pid| {
+    let running = on.iter().filter_map(|node| Some((*node, field.node(*node).pid()?)));
+    let tools = running.map(|(node, pid)| {
+        let file = field.mesh.dir().join(format!("calls-of-{node}"));
+        // Of a scenario before.
+        let _ = fs::remove_file(&file);
         let args = [
             "-f",
             "-qq",
             "-o",
-            "/dev/null",
+            &file.display().to_string(),
             "-p",
             &pid.to_string(),
             "-e",
@@ -81,7 +104,10 @@ pub fn inject(field: &Field, on: &[usize], what: &str) -> Vec<Tool> {
         ]
         .map(str::to_owned);
         let args: Vec<&str> = args.iter().map(String::as_str).collect();
-        Tool::start(Path::new("strace"), &args)
+        Injected {
+            _tool: Tool::start(Path::new("strace"), &args),
+            trace: file,
+        }
     });
     tools.collect()
 }

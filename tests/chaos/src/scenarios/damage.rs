@@ -2,13 +2,14 @@
 
 use crate::{
     NORTH, SOUTH,
+    ending::Ending::MaySay,
     fault::Whom,
     faults::damage::{
         Damage,
         How::{self, Flip, LostWrite, Torn, WrongPlace},
         Region::{self, *},
     },
-    scenario::Scenario,
+    scenario::{GONE_MS, Scenario},
 };
 
 /// It must be found when the node starts.
@@ -39,6 +40,8 @@ const SEAL: Damage = harmless_or_found(Seal, Flip);
 const TRAILER: Damage = harmless_or_found(Trailer, Flip);
 const STATE: Damage = found(State, Flip);
 const ANYWHERE: Damage = harmless_or_found(Anywhere, Flip);
+// Whatever it holds is overwritten before it counts: not even a reason to end.
+const SPARE: Damage = harmless_or_found(Spare, Flip);
 // The end of the log cannot always be told from a write that the end of the process has cut short. Whatever is cut off
 // there is fetched again from the group.
 const LAST_RECORD: Damage = harmless_or_found(LastRecord, Flip);
@@ -47,11 +50,17 @@ const LOST_WRITE: Damage = found(EntryBody, LostWrite);
 const WRONG_PLACE: Damage = found(EntryBody, WrongPlace);
 
 const fn slave(name: &'static str, damage: &'static Damage) -> Scenario {
-    Scenario::new(name, damage, Whom::Slave(NORTH), 200).may_end("damaged")
+    struck(name, damage, Whom::Slave(NORTH))
 }
 
 const fn master(name: &'static str, damage: &'static Damage) -> Scenario {
-    Scenario::new(name, damage, Whom::Master(SOUTH), 200).may_end("damaged")
+    struck(name, damage, Whom::Master(SOUTH))
+}
+
+const fn struck(name: &'static str, damage: &'static Damage, whom: Whom) -> Scenario {
+    Scenario::new(name, damage, whom, 0)
+        .within(GONE_MS)
+        .ends(MaySay("damaged"))
 }
 
 /// See the file's head.
@@ -69,6 +78,8 @@ pub const SCENARIOS: &[Scenario] = &[
     slave("flip-state-file", &STATE),
     slave("flip-anywhere", &ANYWHERE),
     master("flip-anywhere-of-a-master", &ANYWHERE),
+    Scenario::new("flip-spare-file", &SPARE, Whom::Slave(NORTH), 0).within(GONE_MS),
+    Scenario::new("flip-spare-file-of-a-master", &SPARE, Whom::Master(SOUTH), 0).within(GONE_MS),
     slave("flip-last-record", &LAST_RECORD),
     master("flip-last-record-of-a-master", &LAST_RECORD),
     slave("torn-tail", &TORN_TAIL),

@@ -4,15 +4,15 @@ use std::time::Duration;
 
 use crate::{
     NORTH, SOUTH,
-    fault::Whom,
+    fault::{Fault, Whom},
     faults::network::{
         Cut,
         Direction::{Both, Deaf, Mute},
         Flap, Narrow, Packets,
-        Peers::{self, All, Each, Group, OtherGroup},
+        Peers::{self, All, Each, Group, OtherGroup, Struck},
         Wrong::{self, Doubled, Late, Lost, Reset},
     },
-    scenario::Scenario,
+    scenario::{GONE_MS, SILENT_MS, Scenario},
 };
 
 const fn cut(peers: Peers, direction: crate::faults::network::Direction) -> Cut {
@@ -31,6 +31,7 @@ const OTHER_BOTH: Cut = cut(OtherGroup, Both);
 const OTHER_MUTE: Cut = cut(OtherGroup, Mute);
 const OTHER_DEAF: Cut = cut(OtherGroup, Deaf);
 const PIECES: Cut = cut(Each, Both);
+const BRIDGE: Cut = cut(Struck, Both);
 const FLAP: Flap = Flap {
     every: Duration::from_secs(2),
     times: 2,
@@ -47,6 +48,14 @@ const LATE: Packets = packets(
         jitter_ms: 20,
     },
 );
+/// A round trip of 100 ms between any two nodes of the group.
+const FAR: Packets = packets(
+    Each,
+    Late {
+        delay_ms: 50,
+        jitter_ms: 5,
+    },
+);
 const DISORDERED: Packets = packets(
     All,
     Late {
@@ -55,23 +64,32 @@ const DISORDERED: Packets = packets(
     },
 );
 
+/// A node does not hear others, or is not heard, and says nothing of it.
+const fn silent(name: &'static str, cut: &'static dyn Fault, whom: Whom) -> Scenario {
+    Scenario::new(name, cut, whom, 7_000).within(SILENT_MS).replacing()
+}
+
 /// See the file's head.
 pub const SCENARIOS: &[Scenario] = &[
-    Scenario::new("cut-off-north-master", &GROUP_BOTH, Whom::Master(NORTH), 3_000),
-    Scenario::new("cut-off-south-master", &GROUP_BOTH, Whom::Master(SOUTH), 3_000),
+    silent("cut-off-north-master", &GROUP_BOTH, Whom::Master(NORTH)),
+    silent("cut-off-south-master", &GROUP_BOTH, Whom::Master(SOUTH)),
     // Longer than clients may be kept waiting by a master that hears nobody.
     Scenario::new(
         "cut-off-north-master-for-long",
         &GROUP_BOTH,
         Whom::Master(NORTH),
         22_000,
-    ),
-    Scenario::new("cut-off-north-slave", &GROUP_BOTH, Whom::Slave(NORTH), 2_000),
-    Scenario::new("mute-north-master", &GROUP_MUTE, Whom::Master(NORTH), 3_000),
-    Scenario::new("deaf-north-master", &GROUP_DEAF, Whom::Master(NORTH), 3_000),
-    Scenario::new("mute-north-slave", &GROUP_MUTE, Whom::Slave(NORTH), 2_000),
-    Scenario::new("deaf-north-slave", &GROUP_DEAF, Whom::Slave(NORTH), 2_000),
-    Scenario::new("cut-off-both-masters", &ALL_BOTH, Whom::Masters, 3_000),
+    )
+    .within(SILENT_MS)
+    .replacing(),
+    silent("cut-off-north-slave", &GROUP_BOTH, Whom::Slave(NORTH)),
+    silent("mute-north-master", &GROUP_MUTE, Whom::Master(NORTH)),
+    silent("deaf-north-master", &GROUP_DEAF, Whom::Master(NORTH)),
+    silent("mute-north-slave", &GROUP_MUTE, Whom::Slave(NORTH)),
+    silent("deaf-north-slave", &GROUP_DEAF, Whom::Slave(NORTH)),
+    silent("cut-off-both-masters", &ALL_BOTH, Whom::Masters),
+    // The other slave hears both of them.
+    silent("cut-north-master-from-one-slave", &BRIDGE, Whom::MasterAndSlave(NORTH)).terms(1),
     Scenario::new("cut-north-to-pieces", &PIECES, Whom::Group(NORTH), 2_000).may_stop(),
     Scenario::new("cut-between-groups", &OTHER_BOTH, Whom::Group(NORTH), 3_000),
     Scenario::new("north-unheard-by-south", &OTHER_MUTE, Whom::Group(NORTH), 3_000),
@@ -79,10 +97,11 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario::new("flapping-between-groups", &FLAP, Whom::Group(NORTH), 0),
     Scenario::new("loss-5-percent", &LOSS_5, Whom::Everyone, 3_000).may_stop(),
     Scenario::new("loss-30-percent-between-groups", &LOSS_30, Whom::Group(SOUTH), 3_000),
-    Scenario::new("doubled-packets", &DOUBLED, Whom::Everyone, 2_000),
-    Scenario::new("reset-north-master", &RESET_GROUP, Whom::Master(NORTH), 2_000),
-    Scenario::new("reset-between-groups", &RESET_OTHER, Whom::Group(NORTH), 2_000),
+    Scenario::new("doubled-packets", &DOUBLED, Whom::Everyone, 3_000),
+    Scenario::new("reset-north-master", &RESET_GROUP, Whom::Master(NORTH), 5_000).within(GONE_MS),
+    Scenario::new("reset-between-groups", &RESET_OTHER, Whom::Group(NORTH), 3_000),
     Scenario::new("late-between-groups", &LATE, Whom::Group(SOUTH), 3_000),
+    Scenario::new("far-nodes-of-north", &FAR, Whom::Group(NORTH), 8_000).terms(1),
     Scenario::new("disordered-packets", &DISORDERED, Whom::Group(NORTH), 3_000),
     Scenario::new(
         "narrow-north-master",

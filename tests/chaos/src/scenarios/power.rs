@@ -4,16 +4,21 @@ use crate::{
     NORTH, SOUTH,
     fault::Whom,
     faults::power::{PowerCut, PowerCutBesidesAFrozenOne},
-    scenario::Scenario,
+    scenario::{GONE_MS, Scenario},
 };
+
+/// A majority is left of each group.
+const fn one(name: &'static str, whom: Whom) -> Scenario {
+    Scenario::new(name, &PowerCut, whom, 5_000).within(GONE_MS).replacing()
+}
 
 /// See the file's head.
 pub const SCENARIOS: &[Scenario] = &[
-    Scenario::new("power-north-master", &PowerCut, Whom::Master(NORTH), 1_500),
-    Scenario::new("power-south-master", &PowerCut, Whom::Master(SOUTH), 1_500),
-    Scenario::new("power-north-slave", &PowerCut, Whom::Slave(NORTH), 1_000),
+    one("power-north-master", Whom::Master(NORTH)),
+    one("power-south-master", Whom::Master(SOUTH)),
+    one("power-north-slave", Whom::Slave(NORTH)),
     Scenario::new("power-north-majority", &PowerCut, Whom::MasterAndSlave(NORTH), 1_000).may_stop(),
-    Scenario::new("power-both-masters", &PowerCut, Whom::Masters, 1_500),
+    one("power-both-masters", Whom::Masters),
     Scenario::new("power-south", &PowerCut, Whom::Group(SOUTH), 500).may_stop(),
     Scenario::new("power-everyone", &PowerCut, Whom::Everyone, 500).may_stop(),
     Scenario::new(

@@ -2,59 +2,60 @@
 
 use crate::{
     NORTH, SOUTH,
-    fault::Whom,
+    ending::Ending::MustBeKilled,
+    fault::{Fault, Whom},
     faults::{
         processes::{DieAtSync, Freeze, Kill, RollingRestart, StepDown},
         sleeper::Sleeper,
     },
-    scenario::Scenario,
+    scenario::{GONE_MS, SILENT_MS, Scenario},
 };
+
+const fn gone(name: &'static str, fault: &'static dyn Fault, whom: Whom) -> Scenario {
+    Scenario::new(name, fault, whom, 5_000).within(GONE_MS).replacing()
+}
+
+const fn silent(name: &'static str, fault: &'static dyn Fault, whom: Whom) -> Scenario {
+    Scenario::new(name, fault, whom, 7_000).within(SILENT_MS).replacing()
+}
 
 /// See the file's head.
 pub const SCENARIOS: &[Scenario] = &[
-    Scenario::new("kill-north-master", &Kill, Whom::Master(NORTH), 1_500),
-    Scenario::new("kill-south-master", &Kill, Whom::Master(SOUTH), 1_500),
-    Scenario::new("kill-north-slave", &Kill, Whom::Slave(NORTH), 1_000),
-    Scenario::new("kill-both-masters", &Kill, Whom::Masters, 1_500),
+    gone("kill-north-master", &Kill, Whom::Master(NORTH)),
+    gone("kill-south-master", &Kill, Whom::Master(SOUTH)),
+    gone("kill-north-slave", &Kill, Whom::Slave(NORTH)),
+    gone("kill-both-masters", &Kill, Whom::Masters),
     Scenario::new("kill-north-majority", &Kill, Whom::MasterAndSlave(NORTH), 1_000).may_stop(),
     Scenario::new("kill-north", &Kill, Whom::Group(NORTH), 1_000).may_stop(),
     Scenario::new("kill-south", &Kill, Whom::Group(SOUTH), 1_000).may_stop(),
     Scenario::new("kill-everyone", &Kill, Whom::Everyone, 500).may_stop(),
-    Scenario::new("freeze-north-master", &Freeze, Whom::Master(NORTH), 2_500),
-    Scenario::new("freeze-south-master", &Freeze, Whom::Master(SOUTH), 2_500),
-    Scenario::new("freeze-north-slave", &Freeze, Whom::Slave(NORTH), 2_000),
-    Scenario::new("sleeper-north", &Sleeper, Whom::Master(NORTH), 0),
-    Scenario::new("sleeper-south", &Sleeper, Whom::Master(SOUTH), 0),
-    Scenario::new(
+    silent("freeze-north-master", &Freeze, Whom::Master(NORTH)),
+    silent("freeze-south-master", &Freeze, Whom::Master(SOUTH)),
+    silent("freeze-north-slave", &Freeze, Whom::Slave(NORTH)),
+    Scenario::new("sleeper-north", &Sleeper, Whom::Master(NORTH), 0).within(SILENT_MS),
+    Scenario::new("sleeper-south", &Sleeper, Whom::Master(SOUTH), 0).within(SILENT_MS),
+    gone(
         "north-master-dies-at-sync-1",
         &DieAtSync { call: 1 },
         Whom::Master(NORTH),
-        1_500,
     )
-    .may_end(""),
-    Scenario::new(
+    .ends(MustBeKilled),
+    gone(
         "north-master-dies-at-sync-7",
         &DieAtSync { call: 7 },
         Whom::Master(NORTH),
-        1_500,
     )
-    .may_end(""),
-    Scenario::new(
-        "north-slave-dies-at-sync-3",
-        &DieAtSync { call: 3 },
-        Whom::Slave(NORTH),
-        1_500,
-    )
-    .may_end(""),
+    .ends(MustBeKilled),
+    gone("north-slave-dies-at-sync-3", &DieAtSync { call: 3 }, Whom::Slave(NORTH)).ends(MustBeKilled),
     Scenario::new(
         "south-dies-at-sync-5",
         &DieAtSync { call: 5 },
         Whom::Group(SOUTH),
         1_500,
     )
-    .may_end("")
+    .ends(MustBeKilled)
     .may_stop(),
-    Scenario::new("step-down", &StepDown, Whom::Masters, 500),
-    Scenario::new("rolling-restart-north", &RollingRestart, Whom::Group(NORTH), 0),
-    Scenario::new("rolling-restart-south", &RollingRestart, Whom::Group(SOUTH), 0),
+    Scenario::new("step-down", &StepDown, Whom::Masters, 3_000),
+    Scenario::new("rolling-restart-north", &RollingRestart, Whom::Group(NORTH), 0).within(GONE_MS),
+    Scenario::new("rolling-restart-south", &RollingRestart, Whom::Group(SOUTH), 0).within(GONE_MS),
 ];
