@@ -33,7 +33,9 @@ impl TurnedAway {
 }
 
 fn by_reason(refusals: &Refusals) -> Value {
-    let counts = refusals.counts().map(|(why, count)| (why.as_str().to_owned(), json!(count)));
+    let counts = refusals
+        .counts()
+        .map(|(why, count)| (why.as_str().to_owned(), json!(count)));
     Value::Object(counts.collect::<Map<_, _>>())
 }
 

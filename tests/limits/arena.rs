@@ -179,7 +179,10 @@ impl Arena {
             bound >> 20
         );
         let is_served = !served || during.worst <= WORST_MAX;
-        assert!(is_served, "not within {WORST_MAX:?}: each round of a healthy client; {row}");
+        assert!(
+            is_served,
+            "not within {WORST_MAX:?}: each round of a healthy client; {row}"
+        );
         self.node().assert_alive();
     }
 
