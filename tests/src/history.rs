@@ -48,6 +48,8 @@ struct Inner {
 #[derive(Debug, Default, Clone, Copy)]
 struct Fate {
     attempted: bool,
+    /// Its producer does not try again.
+    transacted: bool,
     receipted: bool,
     delivered: u32,
     /// An acknowledgement of its last delivery was sent.
@@ -59,6 +61,12 @@ impl Fate {
     /// The broker has it (it said so, or could only so deliver it), and no consumer has settled it.
     fn is_owed(&self) -> bool {
         (self.receipted || self.delivered > 0) && !self.acknowledged && !self.confirmed
+    }
+
+    /// Its producer has gone on without knowing. A node that hung may still carry what it had from that producer, so that
+    /// it comes behind what was sent through another one since: the order of these two nobody was promised.
+    fn was_given_up(&self) -> bool {
+        self.transacted && !self.receipted
     }
 }
 
@@ -109,7 +117,9 @@ impl History {
     pub fn transaction(&self, producer: &str, first: u64, last: u64) {
         let mut inner = self.lock();
         for number in first..=last {
-            inner.fate(producer, number).attempted = true;
+            let fate = inner.fate(producer, number);
+            fate.attempted = true;
+            fate.transacted = true;
         }
         inner.transactions.push((producer.to_owned(), first, last));
     }
@@ -235,7 +245,13 @@ impl History {
             doubled: inner.doubled.clone(),
             garbled: inner.garbled.clone(),
             torn: inner.torn(),
-            reordered: inner.reordered.clone(),
+            reordered: {
+                let given_up = |(producer, number): &&Name| {
+                    let fate = inner.messages.get(producer).and_then(|fates| fates.get(number));
+                    fate.is_some_and(Fate::was_given_up)
+                };
+                inner.reordered.iter().filter(|name| !given_up(name)).cloned().collect()
+            },
             redelivered: inner.redelivered,
             longest_send_gap: longest_gap(&inner.receipts),
             longest_delivery_gap: longest_gap(&inner.deliveries),
@@ -449,6 +465,21 @@ mod tests {
         assert_eq!((report.unknown, report.recovered), (6, 3));
         history.delivery("p", 3, false);
         assert_eq!(history.report().torn, [p(1)]);
+    }
+
+    #[test]
+    fn only_a_transaction_that_was_given_up_may_come_behind_later_ones() {
+        let history = History::default();
+        for first in [1, 4, 7] {
+            history.transaction("p", first, first + 2);
+        }
+        (7..=9).for_each(|number| history.receipt("p", number));
+        for number in [7, 8, 9, 1, 2, 3, 4, 5, 6] {
+            take(&history, number, false);
+        }
+        assert!(history.report().reordered.is_empty());
+        (4..=6).for_each(|number| history.receipt("p", number));
+        assert_eq!(history.report().reordered, [p(4), p(5), p(6)]);
     }
 
     #[test]

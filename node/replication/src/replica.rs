@@ -3,6 +3,7 @@
 //! Invariant: for each log entry, the journal's count is the number of the broker's places in it plus one for each
 //! [`Pin`] that holds it. Apply holds the lock for writing; everything else, making a snapshot too, only reads.
 
+use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -14,8 +15,8 @@ use tokio::sync::mpsc;
 
 use crate::event::GroupEvent;
 use crate::growth::Growth;
-use crate::state_file::{StateFile, StateFileError, open_newest};
-use crate::types::{LogId, StoredMembership};
+use crate::state_file::{StateFile, StateFileError, open_newest, remove_older};
+use crate::types::{LogId, StoredMembership, term_and_index};
 
 /// The state and where it comes from; shared by the state machine and the group's door.
 pub(crate) struct Replica {
@@ -31,6 +32,8 @@ pub(crate) struct Replica {
     pins: AtomicUsize,
     /// Index of the newest state on disk, 0 for none.
     on_disk: AtomicU64,
+    /// A state is being written.
+    saving: Mutex<()>,
     /// How much a snapshot would let go since the last one, and where the log may be cut.
     growth: Mutex<Growth>,
     events: mpsc::UnboundedSender<GroupEvent>,
@@ -102,6 +105,7 @@ impl Replica {
             attached: AtomicBool::new(false),
             pins: AtomicUsize::new(0),
             on_disk: AtomicU64::new(on_disk),
+            saving: Mutex::new(()),
             growth: Mutex::new(Growth::default()),
             events,
         }))
@@ -218,9 +222,15 @@ impl Replica {
         reset_live(&self.journal, &state);
     }
 
-    /// A state has been written to disk, and older ones may go.
-    pub(crate) fn written(&self, index: u64) {
+    /// Writes a state to disk, has `count` do what makes it count, and removes older ones. One at a time: a state that is
+    /// made here and one that comes from the master would each take the other's unfinished file for a left-over. Blocks.
+    pub(crate) fn save(&self, file: &StateFile, count: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+        let _one_at_a_time = self.saving.lock().expect("no code panics under this lock");
+        file.write(&self.dir)?;
+        count()?;
+        let (_, index) = term_and_index(&file.log_id);
         self.on_disk.fetch_max(index, Ordering::AcqRel);
+        remove_older(&self.dir, index)
     }
 
     /// Index of the newest state on disk, 0 for none: the log up to there can be done without. openraft's own snapshot
@@ -321,6 +331,33 @@ mod tests {
             );
             std::thread::sleep(Duration::from_millis(1));
         }
+    }
+
+    /// After a restart a node makes a state of its own while the master sends it one.
+    #[test]
+    fn states_that_are_saved_at_the_same_time_leave_each_other_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let (events, _) = mpsc::unbounded_channel();
+        let journal = Journal::open(ferrymq_journal::Config::new(dir.path().join("journal"))).unwrap();
+        let replica = Replica::open(journal, dir.path().join("state"), 0, Settings::default(), events).unwrap();
+        let save_all = |indexes: std::ops::Range<u64>| {
+            for index in indexes {
+                let file = StateFile {
+                    log_id: log_id(1, index),
+                    membership: StoredMembership::default(),
+                    state: vec![7; 100_000].into(),
+                    received: index >= 1_000,
+                };
+                replica.save(&file, || Ok(())).unwrap();
+            }
+        };
+        std::thread::scope(|scope| {
+            scope.spawn(|| save_all(1..100));
+            scope.spawn(|| save_all(1_000..1_100));
+        });
+        assert_eq!(replica.on_disk(), 1_099);
+        let newest = open_newest(&replica.dir, None, Some(2_000)).unwrap().unwrap();
+        assert_eq!(newest.log_id, log_id(1, 1_099));
     }
 
     #[test]

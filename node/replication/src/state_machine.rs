@@ -11,7 +11,7 @@ use crate::event::{Completion, GroupEvent};
 use crate::log_store::{cell, put_cell};
 use crate::replica::Replica;
 use crate::snapshot::{Bodies, StateSnapshot};
-use crate::state_file::{StateFile, remove_older};
+use crate::state_file::StateFile;
 use crate::types::{LogId, Reply, SnapshotMeta, StoredMembership, Types};
 
 /// openraft's state machine.
@@ -151,7 +151,6 @@ impl RaftStateMachine<Types> for StateMachine {
         let membership = meta.last_membership.clone();
         let install = move || {
             let broker = replica.decode(&snapshot.state).map_err(io::Error::other)?;
-            let index = log_id.index;
             let arrived = matches!(snapshot.bodies, Bodies::Arrived(_));
             let file = StateFile {
                 log_id,
@@ -159,13 +158,14 @@ impl RaftStateMachine<Types> for StateMachine {
                 state: snapshot.state,
                 received: arrived,
             };
-            file.write(&replica.dir)?;
-            if let Bodies::Arrived(install) = snapshot.bodies {
-                install.finish(log_id.leader_id.term, index).map_err(io::Error::other)?;
-            }
-            replica.written(index);
-            replica.replace(broker, Some(log_id), membership);
-            remove_older(&replica.dir, index)
+            replica.save(&file, || {
+                if let Bodies::Arrived(install) = snapshot.bodies {
+                    let term = log_id.leader_id.term;
+                    install.finish(term, log_id.index).map_err(io::Error::other)?;
+                }
+                replica.replace(broker, Some(log_id), membership);
+                Ok(())
+            })
         };
         tokio::task::spawn_blocking(install).await.map_err(io::Error::other)?
     }
@@ -206,11 +206,7 @@ impl RaftSnapshotBuilder<Types> for SnapshotBuilder {
             received: false,
         };
         let replica = self.replica.clone();
-        let write = move || {
-            file.write(&replica.dir)?;
-            replica.written(index);
-            remove_older(&replica.dir, index)
-        };
+        let write = move || replica.save(&file, || Ok(()));
         tokio::task::spawn_blocking(write).await.map_err(io::Error::other)??;
         Ok(snapshot)
     }
