@@ -24,10 +24,13 @@ const CACHE_BYTES: u64 = 16 << 20;
 const FIXED_BYTES: u64 = 96 << 20;
 /// What one connection may take beside what the accounts count.
 const CONNECTION_BYTES: u64 = 96 << 10;
-/// A healthy client's worst round under any attack.
-const WORST_MAX: Duration = Duration::from_secs(10);
-/// Rounds of the healthy client before the attack.
+/// A healthy client's worst round under any attack: in full size, which is for a release build on a machine of its own,
+/// and among other tests.
+const WORST_MAX: Duration = Duration::from_secs(3);
+const WORST_MAX_BESIDE_OTHERS: Duration = Duration::from_secs(10);
+/// Rounds of the healthy client before the attack, and at least so many while it lasts.
 const ROUNDS_BEFORE: usize = 60;
+const ROUNDS_DURING: usize = 30;
 
 /// Whether attacks have their full size.
 pub(crate) fn is_full_size() -> bool {
@@ -143,7 +146,7 @@ impl Arena {
     #[track_caller]
     pub(crate) fn judge_memory(&self, size: &str, connections: u64, more_bytes: u64, shown: &[&str], served: bool) {
         let during = if served {
-            self.pulse.as_ref().unwrap().take(1)
+            self.pulse.as_ref().unwrap().take(ROUNDS_DURING)
         } else {
             Rounds::default()
         };
@@ -178,10 +181,11 @@ impl Arena {
             peak >> 20,
             bound >> 20
         );
-        let is_served = !served || during.worst <= WORST_MAX;
+        let worst_max = size(WORST_MAX_BESIDE_OTHERS, WORST_MAX);
+        let is_served = !served || during.worst <= worst_max;
         assert!(
             is_served,
-            "not within {WORST_MAX:?}: each round of a healthy client; {row}"
+            "not within {worst_max:?}: each round of a healthy client; {row}"
         );
         self.node().assert_alive();
     }

@@ -20,12 +20,13 @@ use openraft::raft::{
 use crate::append_session::AppendSession;
 use crate::config::{NodeAddress, NodeId};
 use crate::dial::Dial;
+use crate::event::GroupEvent;
 use crate::failover::Failover;
 use crate::lease::Lease;
 use crate::purpose;
 use crate::replica::Replica;
 use crate::rpc::{Connection, Rpc, unexpected};
-use crate::snapshot::{self, StateSnapshot};
+use crate::snapshot::{self, SendError, StateSnapshot};
 use crate::types::{Types, Vote};
 use crate::wire::{decode_appended, encode_append, from_json, kind};
 
@@ -124,6 +125,17 @@ impl Peer {
         unreachable_peer(error)
     }
 
+    /// A slave that needs what this node cannot read will not get it by trying again: the node ends, and another one,
+    /// which has it, becomes master (P9). But for what is gone: after a restart the state may be behind its own journal,
+    /// which has let go of what was consumed in the entries between; those are committed, and applied soon.
+    fn cannot_read(&self, error: &ferrymq_journal::Error) -> io::Error {
+        let text = format!("a message that node {} needs cannot be read: {error}", self.target);
+        if !matches!(error, ferrymq_journal::Error::Gone { .. }) {
+            self.links.replica.tell(GroupEvent::Fatal(text.clone()));
+        }
+        io::Error::other(text)
+    }
+
     async fn send_snapshot(&self, vote: Vote, snapshot: SnapshotOf) -> io::Result<SnapshotResponse<Types>> {
         let stream = self
             .links
@@ -133,6 +145,11 @@ impl Peer {
         let mut connection = Connection::new(stream);
         let replica = &self.links.replica;
         let sent = snapshot::send(&mut connection.writer, replica, vote, snapshot.meta, snapshot.snapshot).await;
+        let sent = match sent {
+            Err(SendError::Unreadable(error)) => return Err(self.cannot_read(&error)),
+            Err(SendError::Io(error)) => Err(error),
+            Ok(()) => Ok(()),
+        };
         // When the other side refuses half-way, its reason tells more than the broken pipe.
         match connection.reader.read().await {
             Ok(Some((kind::ANSWER, answer))) => from_json(&answer),

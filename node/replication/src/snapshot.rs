@@ -55,6 +55,16 @@ const PIECE_BODIES_MAX: usize = 4096;
 /// Frames read from the journal ahead of the network, or from the network ahead of the disk.
 const PIECES_AHEAD_MAX: usize = 2;
 
+/// Why a snapshot was not sent.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SendError {
+    /// A living body cannot be read from this node's journal.
+    #[error("a message of the snapshot cannot be read: {0}")]
+    Unreadable(#[from] ferrymq_journal::Error),
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
 /// Sends a snapshot. The answer is left to the caller.
 pub(crate) async fn send<W: AsyncWrite + Unpin>(
     writer: &mut FrameWriter<W>,
@@ -62,9 +72,9 @@ pub(crate) async fn send<W: AsyncWrite + Unpin>(
     vote: Vote,
     meta: SnapshotMeta,
     snapshot: StateSnapshot,
-) -> io::Result<()> {
+) -> Result<(), SendError> {
     let Bodies::Here(pin) = snapshot.bodies else {
-        return Err(io::Error::other("a snapshot that was received is not passed on"));
+        return Err(io::Error::other("a snapshot that was received is not passed on").into());
     };
     let head = Head {
         vote,
@@ -86,7 +96,7 @@ pub(crate) async fn send<W: AsyncWrite + Unpin>(
     }
     reader.await.map_err(io::Error::other)??;
     write(writer, kind::END, &[Bytes::copy_from_slice(&bodies.to_le_bytes())]).await?;
-    writer.flush().await.map_err(io::Error::other)
+    Ok(writer.flush().await.map_err(io::Error::other)?)
 }
 
 async fn write<W: AsyncWrite + Unpin>(writer: &mut FrameWriter<W>, kind: u8, chunks: &[Bytes]) -> io::Result<()> {
@@ -94,16 +104,13 @@ async fn write<W: AsyncWrite + Unpin>(writer: &mut FrameWriter<W>, kind: u8, chu
 }
 
 /// Reads the held bodies in the order of the log, so that each record is read once. Blocks on the disk.
-fn read_bodies(replica: &Replica, pin: &Pin, pieces: &mpsc::Sender<Vec<Bytes>>) -> io::Result<()> {
+fn read_bodies(replica: &Replica, pin: &Pin, pieces: &mpsc::Sender<Vec<Bytes>>) -> Result<(), ferrymq_journal::Error> {
     let mut places = pin.places.iter().copied().peekable();
     while places.peek().is_some() {
         let (mut taken, mut bodies, mut bytes) = (Vec::new(), Vec::new(), 0);
         while bytes < PIECE_BYTES && taken.len() < PIECE_BODIES_MAX {
             let Some(place) = places.next() else { break };
-            let body = replica
-                .journal
-                .read_place(journal_place(place))
-                .map_err(io::Error::other)?;
+            let body = replica.journal.read_place(journal_place(place))?;
             bytes += body.len();
             taken.push(place);
             bodies.push(body);

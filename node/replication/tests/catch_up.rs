@@ -51,6 +51,25 @@ async fn slave(cluster: &Cluster) -> NodeId {
     cluster.running().into_iter().find(|id| *id != master).unwrap()
 }
 
+/// P9: it would try for ever, and the slave would never catch up.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_master_that_cannot_read_what_a_slave_needs_ends_and_says_why() {
+    let mut cluster = Cluster::start(3, small).await;
+    let lagging = slave(&cluster).await;
+    cluster.stop(lagging).await;
+    for number in 0..600 {
+        cluster.send(number).await;
+    }
+    purged_beyond(&cluster, 500).await;
+    let master = cluster.master().await;
+    // In a sealed segment, and out of the cache.
+    cluster.flip_bit_of(master, "message 100 ");
+    cluster.start_node(lagging).await.unwrap();
+    let seen = cluster.seen(master);
+    let reason = until("the master ends", async || seen.lock().unwrap().fatal.clone()).await;
+    assert!(reason.contains("cannot be read") && reason.contains(".seg"), "{reason}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_slave_that_lags_far_gets_a_snapshot_with_the_living_bodies() {
     let mut cluster = Cluster::start(3, small).await;

@@ -8,6 +8,7 @@
 )]
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::os::unix::fs::FileExt as _;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -258,6 +259,22 @@ impl Cluster {
             seen.lock().unwrap().results.remove(&token)
         })
         .await
+    }
+
+    /// Flips a bit on this node's disk wherever its journal has these bytes.
+    pub fn flip_bit_of(&self, id: NodeId, bytes: &str) {
+        let mut flipped = 0;
+        for entry in std::fs::read_dir(self.nodes[&id].dir.path().join("journal")).unwrap() {
+            let path = entry.unwrap().path();
+            let content = std::fs::read(&path).unwrap();
+            let found = content.windows(bytes.len()).enumerate();
+            for (at, _) in found.filter(|(_, window)| *window == bytes.as_bytes()) {
+                let file = std::fs::File::options().write(true).open(&path).unwrap();
+                file.write_all_at(&[content[at] ^ 1], at as u64).unwrap();
+                flipped += 1;
+            }
+        }
+        assert!(flipped > 0, "{bytes:?} is nowhere");
     }
 
     /// As a master's loop does after something was not taken: what it submitted behind that is not taken either.

@@ -64,6 +64,9 @@ impl Replica {
         for place in places {
             match self.journal.read_place(journal_place(place)) {
                 Ok(body) => bodies.push((journal_place(place), body)),
+                // After a restart the state may be behind its own journal, which has let go of what was consumed in the
+                // entries between. They are committed, and applied soon: as in the product, this attempt fails.
+                Err(ferrymq_simulated_journal::Error::Gone { .. }) => return self.note_progress(to),
                 Err(error) => return self.stop(format!("a snapshot's message at {place:?}: {error}")),
             }
         }
@@ -76,10 +79,19 @@ impl Replica {
         };
         self.say(to, peer);
         let next = self.applied + 1;
+        self.note_progress(to);
         if let State::Leader(leading) = &mut self.state
             && let Some(follower) = leading.followers.get_mut(&to)
         {
             follower.next = next;
+        }
+    }
+
+    /// The next attempt comes after a pause.
+    fn note_progress(&mut self, to: NodeId) {
+        if let State::Leader(leading) = &mut self.state
+            && let Some(follower) = leading.followers.get_mut(&to)
+        {
             follower.progress_us = Instant::now().0;
         }
     }
