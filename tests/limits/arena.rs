@@ -181,7 +181,7 @@ impl Arena {
             peak >> 20,
             bound >> 20
         );
-        let worst_max = size(WORST_MAX_BESIDE_OTHERS, WORST_MAX);
+        let worst_max = self::size(WORST_MAX_BESIDE_OTHERS, WORST_MAX);
         let is_served = !served || during.worst <= worst_max;
         assert!(
             is_served,

@@ -129,7 +129,11 @@ pub(crate) fn collect(inner: &Inner) -> GroupStatus {
             Role::Slave { .. } if last_index == 0 && metrics.last_log_index.is_none() => "founding",
             Role::Slave { .. } => "slave",
         },
-        term: metrics.current_term,
+        // Of which it is master: the role follows a moment after a higher term was heard of.
+        term: match role {
+            Role::Master { term } => term,
+            Role::Slave { .. } => metrics.current_term,
+        },
         master: metrics.current_leader,
         elected_by: role.is_master().then(|| inner.failover.elected_by(role.term())),
         last_index,
