@@ -1,7 +1,8 @@
 //! Disks that fail to sync or read, are full, hang, crawl or are lost.
 
 use std::{
-    fs,
+    fs::{self, File},
+    path::Path,
     time::{Duration, Instant},
 };
 
@@ -81,6 +82,9 @@ impl Fault for Full {
             for filler in &fillers {
                 // It is not there where not even that fitted.
                 let _ = fs::remove_file(filler);
+                // The next power cut would bring it back, and the disk would be full for good.
+                let disk = Path::new(filler).parent().and_then(|disk| File::open(disk).ok());
+                let _ = disk.map(|disk| disk.sync_all());
             }
         })
     }
