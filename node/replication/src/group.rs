@@ -230,8 +230,9 @@ impl Group {
         self.inner.replica.attach(look)
     }
 
-    /// After a [`crate::Failure::Full`] nothing is taken until this is called (P6): the caller knows by then whose commands were
-    /// not stored, and submits nothing more that belongs behind them. What was submitted meanwhile fails like them.
+    /// After a [`crate::Failure::Full`] nothing is taken until this is called (P6): the caller knows by then whose
+    /// commands were not stored, and submits nothing more that belongs behind them. What was submitted meanwhile fails
+    /// like them.
     pub fn go_on_after_full(&self) {
         self.inner.pipeline.go_on_after_full();
     }
