@@ -26,6 +26,14 @@ pub enum ApplyError {
     /// Written by a later version of this program.
     #[error("batch or snapshot of version {0}, which this program does not read")]
     Version(u8),
+    /// A part of a snapshot that this version does not know.
+    #[error("section {tag} of a snapshot has version {version}, which this program does not read: update this node")]
+    Section {
+        /// Which part of the state.
+        tag: u8,
+        /// Its form.
+        version: u8,
+    },
     /// A command that this version does not know.
     #[error("unknown command {0}: the group runs a later version, update this node")]
     UnknownCommand(u8),
