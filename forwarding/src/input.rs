@@ -61,6 +61,11 @@ pub enum Input {
         /// Its outcome once committed and applied; or that there is none, and then it is proposed again.
         result: Result<Outcome, Failed>,
     },
+    /// How do the links stand at this moment? Answered by an [`Output::Status`](crate::Output::Status).
+    StatusAsked {
+        /// To be handed back with the answer.
+        ask: u64,
+    },
     /// Nothing happened, but time passed. The driver ticks by itself; a test does it by hand.
     Tick,
 }

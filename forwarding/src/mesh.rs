@@ -19,7 +19,7 @@ use crate::{
     frame::Frame,
     input::Input,
     link_state::Links,
-    output::{LinkStatus, RemoteDemand},
+    output::{LinkStatus, Output, RemoteDemand},
     proposals::Proposals,
     receiver::Receivers,
 };
@@ -108,6 +108,10 @@ impl Mesh {
             }
             Input::Reclaimed { group, below } => self.reclaimed(group, below),
             Input::Proposed { token, result } => self.proposed(now_ms, token, result),
+            Input::StatusAsked { ask } => {
+                let links = self.status();
+                self.actions.push(Action::Output(Output::Status { ask, links }));
+            }
             Input::Tick => {}
         }
         self.finish(now_ms)

@@ -24,6 +24,13 @@ pub enum Output {
     },
     /// The state of every link, in order of the peers' names; told when something changed, at most once a second.
     Links(Vec<LinkStatus>),
+    /// The answer to an [`Input::StatusAsked`](crate::Input::StatusAsked).
+    Status {
+        /// As in the question.
+        ask: u64,
+        /// As in [`Self::Links`], but with the figures of the moment at which the mesh heard the question.
+        links: Vec<LinkStatus>,
+    },
 }
 
 /// What one other group's consumers want of one destination, and the way there.

@@ -34,6 +34,7 @@ use client::Client;
 use mesh::Bridges;
 pub(crate) use mesh::MeshPort;
 use outcome::Pending;
+use status::StatusAsks;
 
 /// What the loop is told once, at its start.
 #[derive(Debug, Clone)]
@@ -114,6 +115,7 @@ pub(crate) struct Leader {
     /// Clients whose requests wait for room in the store, in the order in which they began to.
     parked: VecDeque<ConnectionId>,
     bridges: Bridges,
+    status_asks: StatusAsks,
     mesh: MeshStarter,
     fatal: Option<String>,
     /// A command of this loop has no outcome, so that what is in flight is not known any more.
@@ -150,6 +152,7 @@ impl Leader {
             destinations_full: false,
             parked: VecDeque::new(),
             bridges: Bridges::default(),
+            status_asks: StatusAsks::default(),
             mesh,
             fatal: None,
             in_doubt: false,
@@ -345,6 +348,7 @@ impl Leader {
             self.look_at_store();
         }
         self.tick_mesh();
+        self.tick_status();
     }
 
     /// A temporary queue ends with its connection, but a connection that ended with an earlier master told nobody. One

@@ -264,6 +264,18 @@ impl Mesh {
             .sum()
     }
 
+    /// Messages that group `at` has sent over its links in this term of its master, repeats included.
+    #[track_caller]
+    pub fn sent(&self, at: usize) -> u64 {
+        let status = self.groups[at].status();
+        let links = status["master"]["mesh"]["links"].as_array().cloned();
+        links
+            .unwrap_or_default()
+            .iter()
+            .filter_map(|link| link["sent"].as_u64())
+            .sum()
+    }
+
     /// Waits until so many different messages were received, every queue of this name is empty and nothing is on its
     /// way: from here on nothing can be delivered any more, and whatever is not settled is lost. (An acknowledgement may count although its receipt was lost
     /// with a master, so confirmed ones cannot be waited for.)

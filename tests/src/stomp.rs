@@ -14,6 +14,9 @@ use rustix::net::{AddressFamily, SocketType};
 /// How long a healthy broker may take for an answer, on a loaded machine.
 pub const ANSWER_MAX: Duration = Duration::from_secs(20);
 
+/// What a message says behind which nothing else is left to come.
+const MARKER: &str = "nothing else was to come";
+
 /// A frame, either way.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Frame {
@@ -301,13 +304,43 @@ impl Stomp {
         frame
     }
 
-    /// That nothing comes for a while.
+    /// That nothing of a destination is left to come: a message that is sent to it now is the next one. It takes the
+    /// road of whatever is feared, behind it, so no time has to pass.
     ///
     /// # Panics
-    /// Where something does.
+    /// Where something else comes.
     #[track_caller]
-    pub fn expect_nothing(&mut self, wait: Duration) {
-        let frame = self.next(wait).expect("the connection is there");
+    pub fn expect_no_more(&mut self, destination: &str) {
+        self.request(marker(destination)).expect("the marker is taken");
+        self.expect_marker();
+    }
+
+    /// As [`Stomp::expect_no_more`], where the marker has to come from elsewhere: [`marker`] makes it.
+    ///
+    /// # Panics
+    /// Where something else comes.
+    #[track_caller]
+    pub fn expect_no_more_from(&mut self, sender: &mut Self, marker: Frame) {
+        sender.request(marker).expect("the marker is taken");
+        self.expect_marker();
+    }
+
+    #[track_caller]
+    fn expect_marker(&mut self) {
+        let message = self.expect_message();
+        assert_eq!(message.text(), MARKER, "nothing was to come before the marker");
+        if message.get("ack").is_some() {
+            self.ack(&message).expect("the marker's acknowledgement is taken");
+        }
+    }
+
+    /// That nothing has come, without waiting: for whoever has already seen what would have come later.
+    ///
+    /// # Panics
+    /// Where something has.
+    #[track_caller]
+    pub fn expect_nothing_yet(&mut self) {
+        let frame = self.next(Duration::ZERO).expect("the connection is there");
         assert_eq!(frame, None, "nothing was to come");
     }
 
@@ -393,6 +426,11 @@ impl Stomp {
         self.unread.drain(..=body + length);
         Ok(Some(frame))
     }
+}
+
+/// A message by which [`Stomp::expect_no_more_from`] knows that nothing else came before it.
+pub fn marker(destination: &str) -> Frame {
+    Frame::message(destination, MARKER)
 }
 
 fn find(bytes: &[u8], wanted: &[u8]) -> Option<usize> {

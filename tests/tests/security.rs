@@ -144,7 +144,8 @@ fn each_user_does_what_they_may_and_nothing_else() {
         },
         ["1", "2", "3"]
     );
-    app.expect_nothing(Duration::from_millis(200));
+    app.expect_no_more("/queue/orders.new");
+    app.expect_no_more("/topic/news.today");
     // Members of an admin group may do everything.
     let mut boss = connect(&mesh, BOSS);
     boss.request(Frame::message("/queue/ADMIN.Q", "x")).unwrap();

@@ -4,10 +4,11 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use ferrymq_tests::{Frame, Mesh, Stomp, stomp::ANSWER_MAX, wait_for, wait_until};
-
-/// Long enough for a wrong message to arrive.
-const QUIET: Duration = Duration::from_millis(300);
+use ferrymq_tests::{
+    Frame, Mesh, Stomp,
+    stomp::{ANSWER_MAX, marker},
+    wait_for, wait_until,
+};
 
 fn broker(test: &str) -> Mesh {
     Mesh::one_group(test, 1)
@@ -51,7 +52,7 @@ fn a_message_goes_through_and_is_gone_once_acknowledged() {
 
     let mut stomp = connect(&mesh);
     subscribe(&mut stomp, "/queue/A", "auto");
-    stomp.expect_nothing(QUIET);
+    stomp.expect_no_more("/queue/A");
 }
 
 #[test]
@@ -84,7 +85,7 @@ fn cumulative_acknowledgement_covers_what_came_before() {
     let mut stomp = connect(&mesh);
     subscribe(&mut stomp, "/queue/A", "client");
     assert_eq!(stomp.expect_message().text(), "3");
-    stomp.expect_nothing(QUIET);
+    stomp.expect_no_more("/queue/A");
 }
 
 #[test]
@@ -125,7 +126,7 @@ fn transactions_are_all_or_nothing() {
         .request(Frame::message("/queue/OUT", "never").with("transaction", "t1"))
         .unwrap();
     stomp.request(Frame::new("ABORT").with("transaction", "t1")).unwrap();
-    watcher.expect_nothing(QUIET);
+    watcher.expect_no_more_from(&mut stomp, marker("/queue/OUT"));
 
     stomp.request(Frame::new("BEGIN").with("transaction", "t2")).unwrap();
     for n in 1..=2 {
@@ -136,7 +137,7 @@ fn transactions_are_all_or_nothing() {
     stomp
         .request(Frame::new("ACK").with("id", ack).with("transaction", "t2"))
         .unwrap();
-    watcher.expect_nothing(QUIET);
+    watcher.expect_no_more_from(&mut stomp, marker("/queue/OUT"));
     stomp.request(Frame::new("COMMIT").with("transaction", "t2")).unwrap();
     assert_eq!(
         (watcher.expect_message().text(), watcher.expect_message().text()),
@@ -166,8 +167,10 @@ fn nothing_behind_a_refused_send_is_taken() {
         .write(&frames.iter().flat_map(Frame::encode).collect::<Vec<u8>>())
         .unwrap();
     stomp.expect_error();
-    watcher.expect_nothing(QUIET);
-    assert_eq!(mesh.groups[0].messages("queue://OUT"), 0);
+    watcher.expect_no_more("/queue/OUT");
+    wait_until("nothing is left", ANSWER_MAX, || {
+        mesh.groups[0].messages("queue://OUT") == 0
+    });
 }
 
 #[test]
@@ -194,7 +197,7 @@ fn topics_reach_every_subscriber_and_durable_ones_later() {
     assert_eq!(news.text(), "extra");
     later.ack(&news).unwrap();
     drop(later);
-    durable().expect_nothing(QUIET);
+    durable().expect_no_more_from(&mut sender, marker("/topic/NEWS"));
 }
 
 #[test]
@@ -213,7 +216,10 @@ fn selectors_choose_and_leave_the_rest() {
     let message = stomp.expect_message();
     assert_eq!(message.text(), "red 9");
     stomp.ack(&message).unwrap();
-    stomp.expect_nothing(QUIET);
+    stomp.expect_no_more_from(
+        &mut connect(&mesh),
+        marker("/queue/A").with("colour", "red").with("weight", 4),
+    );
     assert_eq!(mesh.groups[0].messages("queue://A"), 2);
 
     let mut wrong = connect(&mesh);
@@ -238,7 +244,7 @@ fn an_expired_message_is_never_delivered_and_ends_as_a_dead_letter() {
     wait_until("the first one has expired", ANSWER_MAX, || now_ms() > expired_at);
     subscribe(&mut stomp, "/queue/A", "auto");
     assert_eq!(stomp.expect_message().text(), "in time");
-    stomp.expect_nothing(QUIET);
+    stomp.expect_no_more("/queue/A");
     stomp
         .request(Frame::subscribe("dlq", "/queue/ActiveMQ.DLQ", "auto"))
         .unwrap();
@@ -379,7 +385,7 @@ fn a_killed_broker_keeps_what_it_acknowledged() {
             .send(&Frame::new("ACK").with("id", message.get("ack").unwrap()))
             .unwrap();
     }
-    stomp.expect_nothing(QUIET);
+    stomp.expect_no_more("/queue/A");
 }
 
 #[test]
@@ -483,8 +489,10 @@ fn non_persistent_messages_of_a_lost_consumer_come_again_marked_and_in_order() {
     drop(second);
     let mut third = connect(&mesh);
     subscribe(&mut third, "/queue/A", "auto");
-    third.expect_nothing(QUIET);
-    assert_eq!(mesh.groups[0].messages("queue://A"), 0);
+    third.expect_no_more("/queue/A");
+    wait_until("nothing is left", ANSWER_MAX, || {
+        mesh.groups[0].messages("queue://A") == 0
+    });
 }
 
 #[test]

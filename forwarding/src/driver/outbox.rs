@@ -13,6 +13,8 @@ pub(super) struct Outbox {
     proposals: VecDeque<Output>,
     demand: BTreeMap<Destination, Vec<RemoteDemand>>,
     links: Option<Vec<LinkStatus>>,
+    /// The answers to the node's questions, by number; the node bounds them.
+    answers: VecDeque<Output>,
 }
 
 impl Outbox {
@@ -21,6 +23,7 @@ impl Outbox {
             Output::Propose { .. } => self.proposals.push_back(output),
             Output::Demand { destination, rows } => _ = self.demand.insert(destination, rows),
             Output::Links(links) => self.links = Some(links),
+            Output::Status { .. } => self.answers.push_back(output),
         }
     }
 
@@ -31,11 +34,14 @@ impl Outbox {
         if let Some((destination, rows)) = self.demand.pop_first() {
             return Some(Output::Demand { destination, rows });
         }
-        self.links.take().map(Output::Links)
+        self.links
+            .take()
+            .map(Output::Links)
+            .or_else(|| self.answers.pop_front())
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.proposals.is_empty() && self.demand.is_empty() && self.links.is_none()
+        self.proposals.is_empty() && self.demand.is_empty() && self.links.is_none() && self.answers.is_empty()
     }
 }
 
@@ -59,6 +65,11 @@ mod tests {
             destination: Destination::queue(name),
             rows: Vec::new(),
         };
+        let answer = || Output::Status {
+            ask: 7,
+            links: Vec::new(),
+        };
+        outbox.push(answer());
         outbox.push(Output::Links(Vec::new()));
         outbox.push(demand("B"));
         outbox.push(propose(1));
@@ -73,7 +84,8 @@ mod tests {
                 propose(2),
                 demand("A"),
                 demand("B"),
-                Output::Links(Vec::new())
+                Output::Links(Vec::new()),
+                answer()
             ]
         );
         assert!(outbox.is_empty());

@@ -429,7 +429,7 @@ impl World {
                         self.dispatch_soon(node.0, 0);
                     }
                 }
-                Action::Output(Output::Links(_)) => {}
+                Action::Output(Output::Links(_) | Output::Status { .. }) => {}
             }
         }
         let Some(mesh) = self.meshes.get(&node) else { return };

@@ -92,6 +92,12 @@ impl Bridges {
         }
     }
 
+    /// Whether the mesh was asked; where there is none, nobody will answer.
+    pub(super) fn ask_status(&self, ask: u64) -> bool {
+        self.tell(Input::StatusAsked { ask });
+        self.port.is_some()
+    }
+
     fn tell(&self, input: Input) {
         if let Some(port) = &self.port {
             // The mesh ends after the term does; what is told to it after that is of no use to anybody.
@@ -189,6 +195,10 @@ impl Leader {
                 self.set_bridges(&destination);
             }
             Output::Links(links) => self.bridges.links = links,
+            Output::Status { ask, links } => {
+                self.bridges.links = links;
+                self.answer_status(ask);
+            }
         }
     }
 

@@ -1,23 +1,69 @@
 //! What the master's loop shows of itself, as JSON for the console and the command line.
 
+use std::collections::BTreeMap;
+
 use ferrymq_broker::{Broker, Queue, QueueKind};
 use serde_json::{Value, json};
+use tokio::sync::oneshot;
 
 use super::{Ask, Leader};
 
+/// Whoever wants the status and waits for the mesh to tell its part, by the number of the question.
+#[derive(Debug, Default)]
+pub(super) struct StatusAsks {
+    waiting: BTreeMap<u64, Waiting>,
+    next: u64,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    answer: oneshot::Sender<Value>,
+    since_ticks: u64,
+}
+
 /// Queues shown at most, the longest first; a group may have a hundred thousand.
 const QUEUES_SHOWN_MAX: usize = 1_000;
+/// Ticks after which a status is told without waiting for a mesh that is busy, with what is known of its links.
+const MESH_TICKS_MAX: u64 = 5;
+/// Questions that wait for the mesh at one time; further ones are answered with what is known.
+const ASKS_MAX: usize = 64;
 
 impl Leader {
     pub(super) fn on_ask(&mut self, ask: Ask) {
         match ask {
-            Ask::Status(answer) => {
-                // An error means that nobody waits for it any more.
-                let _ = answer.send(self.status());
-            }
+            Ask::Status(answer) => self.on_status_asked(answer),
             Ask::Reclaim { group, answer } => {
                 let _ = answer.send(self.reclaim(&group));
             }
+        }
+    }
+
+    /// The figures of links are the mesh's, so it is asked first: a status is no older in them than in queues.
+    fn on_status_asked(&mut self, answer: oneshot::Sender<Value>) {
+        let asks = &mut self.status_asks;
+        asks.next += 1;
+        let ask = asks.next;
+        let since_ticks = self.ticks;
+        let is_asked = asks.waiting.len() < ASKS_MAX && self.bridges.ask_status(ask);
+        asks.waiting.insert(ask, Waiting { answer, since_ticks });
+        if !is_asked {
+            self.answer_status(ask);
+        }
+    }
+
+    /// The mesh has told its part, or shall not be waited for.
+    pub(super) fn answer_status(&mut self, ask: u64) {
+        if let Some(waiting) = self.status_asks.waiting.remove(&ask) {
+            // An error means that nobody waits for it any more.
+            let _ = waiting.answer.send(self.status());
+        }
+    }
+
+    pub(super) fn tick_status(&mut self) {
+        let is_late = |waiting: &&Waiting| self.ticks - waiting.since_ticks > MESH_TICKS_MAX;
+        let late = self.status_asks.waiting.iter().filter(|(_, waiting)| is_late(waiting));
+        for ask in late.map(|(ask, _)| *ask).collect::<Vec<_>>() {
+            self.answer_status(ask);
         }
     }
 
