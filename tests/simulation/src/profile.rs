@@ -7,6 +7,8 @@ use crate::rng::Rng;
 pub(crate) struct Profile {
     /// Nodes of each group.
     pub(crate) groups: Vec<u64>,
+    /// Each group is linked with its neighbours in the list only; otherwise all are with all.
+    pub(crate) is_line: bool,
     /// How long faults strike, milliseconds.
     pub(crate) storm_ms: u64,
     /// Between two faults, milliseconds at most.
@@ -44,6 +46,8 @@ pub(crate) enum Fault {
     Isolate,
     BlockOneWay,
     BlockGroups,
+    /// A whole group is away for longer than the others remember by themselves.
+    GroupAway,
 }
 
 const ALL: [(Fault, u64); 19] = [
@@ -81,23 +85,41 @@ impl Profile {
             _ => vec![1, 3, 1],
         };
         // Each world has some faults and not others: what is rare in all of them together is then common in a few.
-        let weights = ALL
+        let mut weights: Vec<(Fault, u64)> = ALL
             .into_iter()
             .map(|(fault, weight)| (fault, weight * [0, 1, 1, 4][rng.below(4) as usize]))
             .collect();
         let rough = rng.below(3);
+        let (storm_ms, pause_ms) = (rng.between(1_500, 6_000), rng.between(60, 600));
+        let (producers, consumers, messages) = (rng.between(1, 3), rng.between(1, 4), rng.between(20, 120));
+        // Of the worlds with three groups more than half are a line, where a hub stands between those who publish and those
+        // who are away; the storm lasts long enough for that.
+        let is_line = groups.len() == 3 && rng.below(3) > 0;
+        if is_line {
+            weights.push((
+                Fault::GroupAway,
+                weights.iter().map(|(_, weight)| weight).sum::<u64>() / 12 + 1,
+            ));
+        }
         Self {
             groups,
-            storm_ms: rng.between(1_500, 6_000),
-            pause_ms: rng.between(60, 600),
-            producers: rng.between(1, 3),
-            consumers: rng.between(1, 4),
-            messages: rng.between(20, 120),
+            is_line,
+            storm_ms: if is_line { 2 * storm_ms } else { storm_ms },
+            pause_ms,
+            producers,
+            consumers,
+            messages,
             weights,
             lost_one_in: [0, 100, 15][rough as usize],
             doubled_one_in: [0, 60, 20][rough as usize],
             late_one_in: [0, 50, 20][rough as usize],
         }
+    }
+
+    /// The groups that a group is linked with.
+    pub(crate) fn neighbours(&self, group: usize) -> impl Iterator<Item = usize> {
+        let others = (0..self.groups.len()).filter(move |other| *other != group);
+        others.filter(move |other| !self.is_line || other.abs_diff(group) == 1)
     }
 
     /// The next fault.

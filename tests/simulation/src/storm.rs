@@ -118,6 +118,19 @@ impl World {
                     self.turn(node, false, |process| process.replica.step_down());
                 }
             }
+            Fault::GroupAway => {
+                // An end of the line more often than its middle.
+                let group = *[0, self.groups.len() - 1, self.nodes[node].group]
+                    .get(self.rng.below(3) as usize)
+                    .expect("there are three");
+                let away_us = self.rng.between(1_500 * MS, 5_000 * MS);
+                for node in self.groups[group].clone() {
+                    if self.nodes[node].process.is_some() {
+                        self.crash(node, Crash::PowerCut, false);
+                        self.after(away_us, Due::Start(node));
+                    }
+                }
+            }
             Fault::Isolate | Fault::BlockOneWay | Fault::BlockGroups => self.block(fault, node),
         }
     }

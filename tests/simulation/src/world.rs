@@ -431,8 +431,8 @@ impl World {
     }
 
     fn peers_of(&self, group: usize) -> Vec<PeerCandidate> {
-        (0..self.groups.len())
-            .filter(|other| *other != group)
+        self.profile
+            .neighbours(group)
             .map(|other| PeerCandidate {
                 group: Some(format!("g{other}")),
                 group_id: None,
@@ -494,15 +494,15 @@ impl World {
             })
     }
 
-    /// Whether every two groups have a link that carries demand.
+    /// Whether every two neighbours have a link that carries demand.
     pub(crate) fn all_linked(&self) -> bool {
-        let others = self.groups.len() - 1;
         (0..self.groups.len()).all(|group| {
             let mesh = self.master_of(group).and_then(|node| {
                 let process = self.nodes[node].process.as_ref()?;
                 process.running.as_ref()?.mesh.as_ref()
             });
             let up = |mesh: &Mesh| mesh.status().iter().filter(|link| link.state == LinkState::Up).count();
+            let others = self.profile.neighbours(group).count();
             others == 0 || mesh.is_some_and(|mesh| up(mesh) >= others)
         })
     }
