@@ -21,7 +21,7 @@ use crate::{
     connection::ConnectionLimits,
     door::{DOOR, Door},
     doorkeeper::Doorkeeper,
-    files, footprint,
+    files, footprint, hangup,
     leader::LeaderConfig,
     listener,
     load::Load,
@@ -42,6 +42,7 @@ const UNANSWERED_BYTES_MAX: usize = 1 << 20;
 /// With what is wrong and how to cure it.
 pub(crate) async fn run(node: Node) -> anyhow::Result<()> {
     footprint::prefer_small_pages();
+    hangup::outlive();
     // 1. Every port first: a port in use must not be found out after the journal was opened.
     let auth = peer_auth(&node)?;
     let keeper = Arc::new(Doorkeeper::new(access::access(&node)?)?);

@@ -26,6 +26,7 @@ mod clock;
 mod crash;
 mod files;
 mod footprint;
+mod hangup;
 mod mesh;
 mod terms;
 mod turned_away;

@@ -224,6 +224,15 @@ impl NodeProcess {
         self.signal(Signal::CONT);
     }
 
+    /// Tells it that its terminal is gone, or that it shall read its configuration anew (SIGHUP).
+    ///
+    /// # Panics
+    /// Where it does not run.
+    #[track_caller]
+    pub fn hang_up(&self) {
+        self.signal(Signal::HUP);
+    }
+
     #[track_caller]
     fn signal(&self, signal: Signal) {
         let child = self

@@ -402,6 +402,25 @@ fn a_broker_that_is_told_to_stop_stops_and_comes_back_with_everything() {
     assert_eq!((&*message.text(), message.redelivered()), ("kept", false));
 }
 
+#[test]
+fn a_hangup_does_not_end_the_broker() {
+    let mut mesh = broker("hangup");
+    let mut stomp = connect(&mesh);
+    for times in 1..=2 {
+        mesh.groups[0].nodes[0].hang_up();
+        wait_until("it says what it cannot do", ANSWER_MAX, || {
+            mesh.groups[0].nodes[0].assert_alive();
+            mesh.groups[0].nodes[0].log().matches("SIGHUP").count() >= times
+        });
+    }
+    // The connection from before is still served.
+    stomp.request(Frame::message("/queue/A", "kept")).unwrap();
+    let log = mesh.groups[0].nodes[0].log();
+    let said: Vec<&str> = log.lines().filter(|line| line.contains("SIGHUP")).collect();
+    assert!(said.len() == 2 && said[0].contains("restart the node"), "{said:?}");
+    assert!(mesh.groups[0].nodes[0].stop().success());
+}
+
 /// The log's end and what the journal has written, once nothing moves any more.
 fn log_at_rest(mesh: &Mesh) -> (u64, u64) {
     let mut before = None;
