@@ -41,6 +41,9 @@ pub struct Config {
     /// Its first value where more than [`Self::dials_max`] are to be dialled and nothing speaks for the endpoint but an
     /// announcement; it doubles with each failure, up to four times as much.
     pub dial_deadline_crowded_ms: u64,
+    /// Its first value for an endpoint beside which there are others of that group, or that a slave named as its master's
+    /// and may be a dead one's; it doubles each time that all have failed.
+    pub dial_deadline_others_ms: u64,
     /// Deadline from a connection to its accepted hello, and from there to the first snapshot.
     pub hello_deadline_ms: u64,
     /// A link on which nothing was heard for so long is closed (the hash is heard each second).
@@ -85,6 +88,7 @@ impl Config {
             dials_max: 32,
             dial_deadline_ms: 3_000,
             dial_deadline_crowded_ms: 250,
+            dial_deadline_others_ms: 400,
             hello_deadline_ms: 3_000,
             silence_deadline_ms: 5_000,
             answer_deadline_ms: 15_000,

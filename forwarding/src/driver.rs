@@ -60,6 +60,8 @@ struct Run {
 struct Sending {
     sender: LinkSender,
     bulk: mpsc::Sender<Encoded>,
+    /// As the core was told.
+    is_silent: bool,
 }
 
 /// Inputs that wait for the core before the node has to.
@@ -72,6 +74,10 @@ const NEWS_MAX: usize = 32;
 const BULK_FRAMES_MAX: usize = 2_048;
 /// How often round trips are measured.
 const MEASURE_INTERVAL_MS: u64 = 1_000;
+/// How often it is seen whether links are silent …
+const LISTEN_INTERVAL_MS: u64 = 200;
+/// … and after how long they are: more than two signs of life are missing.
+const SILENT_MS: u64 = 1_000;
 /// The code with which links are closed; the text says why.
 const CLOSED_BY_MESH: u32 = 1;
 
@@ -143,6 +149,8 @@ impl Run {
         let endpoint = self.endpoint.clone();
         let mut measure = time::interval(Duration::from_millis(MEASURE_INTERVAL_MS));
         measure.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
+        let mut listen = time::interval(Duration::from_millis(LISTEN_INTERVAL_MS));
+        listen.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
         while !self.mesh.is_deposed() {
             let wake =
                 self.started + Duration::from_millis(self.mesh.wake_at_ms().saturating_sub(self.started_unix_ms));
@@ -163,6 +171,7 @@ impl Run {
                     None => break,
                 },
                 _ = measure.tick() => self.measure(),
+                _ = listen.tick() => self.listen(),
                 () = time::sleep_until(wake.into()) => self.input(Input::Tick),
                 Some(_) = self.tasks.join_next() => {}
             }
@@ -209,7 +218,15 @@ impl Run {
         let (bulk, frames) = mpsc::channel(BULK_FRAMES_MAX);
         self.tasks.spawn(read(link, receiver, self.news.clone()));
         self.tasks.spawn(write_bulk(sender.clone(), frames));
-        self.links.insert(link, Sending { sender, bulk });
+        let is_silent = false;
+        self.links.insert(
+            link,
+            Sending {
+                sender,
+                bulk,
+                is_silent,
+            },
+        );
         self.event(Event::Connected {
             link,
             dial,
@@ -224,6 +241,19 @@ impl Run {
         for (link, rtt_us) in measured {
             self.event(Event::RoundTrip { link, rtt_us });
         }
+    }
+
+    /// Tells the core which links have fallen silent, and which are heard again.
+    fn listen(&mut self) {
+        let mut changed = Vec::new();
+        for (&link, sending) in &mut self.links {
+            let is_silent = sending.sender.silent() >= Duration::from_millis(SILENT_MS);
+            if is_silent != sending.is_silent {
+                sending.is_silent = is_silent;
+                changed.push(Event::Silence { link, is_silent });
+            }
+        }
+        changed.into_iter().for_each(|event| self.event(event));
     }
 
     fn act(&mut self, actions: Vec<Action>) {
@@ -248,7 +278,7 @@ impl Run {
                 Action::Send { link, frame } => self.send(link, &frame),
                 Action::Close { link, reason } => {
                     if let Some(sending) = self.links.remove(&link) {
-                        tracing::info!(peer = %sending.sender.peer(), %reason, "link closed");
+                        tracing::debug!(peer = %sending.sender.peer(), %reason, "link closed");
                         sending.sender.close(CLOSED_BY_MESH, &reason);
                     }
                 }

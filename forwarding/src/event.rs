@@ -42,6 +42,13 @@ pub enum Event {
         /// Microseconds.
         rtt_us: u32,
     },
+    /// Nothing is heard over a link any more, not even a sign of life, or something is again. It has not ended yet.
+    Silence {
+        /// Which.
+        link: LinkId,
+        /// False where it is heard again.
+        is_silent: bool,
+    },
     /// A link ended, or its bytes are no frames.
     Closed {
         /// Which.

@@ -46,6 +46,8 @@ pub(crate) struct Session {
     pub(crate) rtt_us: u32,
     pub(crate) resyncs: u64,
     heard_ms: u64,
+    /// Nothing is heard of it, so that it covers its group no longer: another node may be the master there.
+    is_suspect: bool,
     /// The target that we dialled; `None` where the peer dialled.
     dialled: Option<String>,
 }
@@ -54,6 +56,14 @@ pub(crate) struct Session {
 struct Room {
     dials: usize,
     doubtful: usize,
+}
+
+/// A link that was in use with another group, and is gone.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Lost {
+    pub(crate) group: GroupId,
+    pub(crate) name: String,
+    pub(crate) was_up: bool,
 }
 
 /// What a hello led to.
@@ -67,6 +77,30 @@ pub(crate) enum Verdict {
     },
     /// The link is to be closed.
     Refused(String),
+}
+
+impl Lost {
+    fn is_of(&self, target: &Target) -> bool {
+        let id = target.candidate.group_id.or(target.learned);
+        id == Some(self.group) || target.answered.as_ref() == Some(&self.name)
+    }
+}
+
+impl Session {
+    /// What its end means, if it is the one in use; none where no hello was agreed to.
+    fn if_lost(&self) -> Option<Lost> {
+        let hello = self.hello.as_ref()?;
+        Some(Lost {
+            group: hello.group_id,
+            name: hello.group.clone(),
+            was_up: self.state == LinkState::Up,
+        })
+    }
+
+    /// Nothing was heard for longer than two pulses.
+    fn is_silent(&self, now_ms: u64, config: &Config) -> bool {
+        self.is_suspect || now_ms.saturating_sub(self.heard_ms) > 2 * config.hash_interval_ms
+    }
 }
 
 impl Room {
@@ -195,7 +229,7 @@ impl Links {
             // Without room it is the end of a session or of an attempt that makes it due.
             TargetState::BackOff { until_ms } if room.is_for(target) && !self.is_covered(target) => Some(until_ms),
             TargetState::Dialling { until_ms, .. } => Some(until_ms),
-            TargetState::BackOff { .. } | TargetState::Connected => None,
+            TargetState::BackOff { .. } | TargetState::Connected | TargetState::LeftOut => None,
         });
         let sessions = self.sessions.values().map(|session| match session.state {
             LinkState::Up => session.heard_ms + config.silence_deadline_ms,
@@ -204,14 +238,43 @@ impl Links {
         targets.chain(sessions).min()
     }
 
-    /// A group that is linked, or is about to be, is not dialled.
+    /// A group that is linked, or is about to be, is not dialled; nor are other addresses of it.
     fn is_covered(&self, target: &Target) -> bool {
         let id = target.candidate.group_id.or(target.learned);
-        id.is_some_and(|id| self.by_group.contains_key(&id))
-            || target.candidate.group.as_ref().is_some_and(|group| {
-                let links = self.by_group.values().filter_map(|link| self.sessions.get(link));
-                links.into_iter().any(|session| session.group == *group)
-            })
+        let name = target.candidate.group.as_ref().or(target.answered.as_ref());
+        let link = id.and_then(|id| self.by_group.get(&id));
+        let is_alive = |session: &Session| !session.is_suspect;
+        link.and_then(|link| self.sessions.get(link)).is_some_and(is_alive)
+            || name.is_some_and(|name| self.linked(name).is_some())
+    }
+
+    /// The link in use with the group of this name, where it is not suspected of having none.
+    fn linked(&self, name: &str) -> Option<&Session> {
+        let mut links = self.by_group.values().filter_map(|link| self.sessions.get(link));
+        links.find(|session| session.group == name && !session.is_suspect)
+    }
+
+    /// A link in use is silent, or heard again. While it is silent the group's other nodes are tried: where one of them
+    /// is the master now, its link takes the place of the silent one, else this one goes on or ends in its time.
+    pub(crate) fn silence(&mut self, now_ms: u64, link: LinkId, is_silent: bool) {
+        let Some(session) = self.sessions.get_mut(&link) else {
+            return;
+        };
+        session.is_suspect = is_silent;
+        let Some(lost) = session
+            .if_lost()
+            .filter(|lost| is_silent && lost.was_up && self.by_group.get(&lost.group) == Some(&link))
+        else {
+            return;
+        };
+        let dialled = session.dialled.clone();
+        let of_it = |target: &Target| lost.is_of(target) && target.is_trusted();
+        for (name, target) in self.targets.iter_mut().filter(|(_, target)| of_it(target)) {
+            let is_its_own = target.state == TargetState::Connected && dialled.as_ref() == Some(name);
+            if is_its_own || matches!(target.state, TargetState::BackOff { .. }) {
+                target.rest(now_ms);
+            }
+        }
     }
 
     /// A connection is there.
@@ -225,12 +288,20 @@ impl Links {
         config: &Config,
     ) -> Result<Frame, &'static str> {
         let mut dialled = None;
+        // Beside a link that is alive a second one is only asked for by those who do not know of it yet.
+        let linked = self.linked(&group).filter(|session| !session.is_silent(now_ms, config));
+        let is_linked = linked.is_some();
         if let Some(dial) = dial {
             let dialling = |target: &Target| matches!(target.state, TargetState::Dialling { dial: d, .. } if d == dial);
             let found = self.targets.iter_mut().find(|(_, target)| dialling(target));
             let Some((name, target)) = found else {
                 return Err("the dialling was given up");
             };
+            target.answered = Some(group.clone());
+            if is_linked {
+                target.rest(now_ms);
+                return Err("the groups are linked already");
+            }
             target.connected(now_ms);
             dialled = Some(name.clone());
         } else if self.sessions.len() >= config.links_max {
@@ -245,6 +316,7 @@ impl Links {
             rtt_us: 0,
             resyncs: 0,
             heard_ms: now_ms,
+            is_suspect: false,
             dialled,
         };
         self.sessions.insert(link, session);
@@ -283,12 +355,18 @@ impl Links {
             if let Some(target) = session.dialled.clone().and_then(|name| self.targets.get_mut(&name)) {
                 target.learned = Some(hello.group_id);
             }
+            if hello.group_id == config.group_id {
+                self.learn_ourselves(config);
+            }
             return Verdict::Refused(reason);
         }
         let group = hello.group_id;
         let replaced = self.by_group.get(&group).copied();
         let in_use = replaced.and_then(|old| self.sessions.get(&old));
         if let Some(Err(reason)) = in_use.map(|old| stays(now_ms, old, session, &hello, config)) {
+            if let Some(target) = session.dialled.clone().and_then(|name| self.targets.get_mut(&name)) {
+                target.learned = Some(group);
+            }
             return Verdict::Refused(reason.to_owned());
         }
         self.epochs.insert(group, hello.epoch);
@@ -310,6 +388,21 @@ impl Links {
             }
         }
         Verdict::Agreed { group, name, replaced }
+    }
+
+    /// Both ends of a link with ourselves are here, and it may be the one that was dialled that hears of it first.
+    fn learn_ourselves(&mut self, config: &Config) {
+        let ours = |session: &&Session| session.group == config.group && session.node == config.node;
+        for name in self
+            .sessions
+            .values()
+            .filter(ours)
+            .filter_map(|session| session.dialled.as_ref())
+        {
+            if let Some(target) = self.targets.get_mut(name) {
+                target.learned = Some(config.group_id);
+            }
+        }
     }
 
     fn check(&self, session: &Session, hello: &Hello, config: &Config) -> Result<(), String> {
@@ -351,36 +444,57 @@ impl Links {
             .get_mut(&link)
             .filter(|session| session.state == LinkState::Syncing)
         {
+            let (group, node) = (&session.group, session.node);
+            tracing::info!(%group, node, dialled_here = session.dialled.is_some(), "linked with another group");
             session.state = LinkState::Up;
             session.since_ms = now_ms;
         }
     }
 
-    /// A link is gone; the group that was linked by it, if it was the one in use.
-    pub(crate) fn closed(&mut self, now_ms: u64, link: LinkId, reason: &str, config: &Config) -> Option<GroupId> {
+    /// Tells the operator of the end of a link that was up.
+    pub(crate) fn told_lost(&self, link: LinkId, reason: &str) {
+        let lost = self.sessions.get(&link).and_then(Session::if_lost);
+        if let Some(lost) = lost.filter(|lost| lost.was_up) {
+            tracing::warn!(group = lost.name, reason, "the link with another group is lost");
+        }
+    }
+
+    /// A link is gone; what it was, if it was the one in use with its group.
+    pub(crate) fn closed(&mut self, now_ms: u64, link: LinkId, reason: &str, config: &Config) -> Option<Lost> {
         let session = self.sessions.remove(&link)?;
-        let target = session.dialled.and_then(|name| self.targets.get_mut(&name));
-        match target.filter(|target| target.state == TargetState::Connected) {
-            Some(target) if target.learned == Some(config.group_id) => target.is_ourselves(now_ms),
+        let lost = session.if_lost();
+        let lost = lost.filter(|lost| self.by_group.get(&lost.group) == Some(&link));
+        if let Some(lost) = &lost {
+            self.by_group.remove(&lost.group);
+        }
+        // It may have been dialled anew while it was silent.
+        let name = session.dialled.unwrap_or_default();
+        let is_redialled = self
+            .sessions
+            .values()
+            .any(|other| other.dialled.as_ref() == Some(&name));
+        let is_covered = self.targets.get(&name).is_some_and(|target| self.is_covered(target));
+        // Whoever dialled, other addresses of a group that was linked are due at once: its next master may be there. What
+        // is only announced waits, or a flood of it would be in the way.
+        if let Some(lost) = &lost {
+            for target in self.targets.values_mut().filter(|target| lost.is_of(target)) {
+                match target.state {
+                    TargetState::BackOff { .. } if lost.was_up && target.is_trusted() => target.rest(now_ms),
+                    TargetState::BackOff { until_ms } if until_ms < now_ms => {
+                        target.failed(now_ms, reason.to_owned(), config, &mut self.jitter);
+                    }
+                    _ => {}
+                }
+            }
+        }
+        match self.targets.get_mut(&name) {
+            Some(target) if target.state != TargetState::Connected || is_redialled => {}
+            Some(target) if target.learned == Some(config.group_id) => target.leave_out(now_ms),
+            Some(target) if is_covered => target.rest(now_ms),
             Some(target) => target.failed(now_ms, reason.to_owned(), config, &mut self.jitter),
             None => {}
         }
-        let group = session.hello?.group_id;
-        if self.by_group.get(&group) != Some(&link) {
-            return None;
-        }
-        self.by_group.remove(&group);
-        // Whoever dialled, targets of that group are due again, soon but not all at once.
-        for target in self
-            .targets
-            .values_mut()
-            .filter(|t| t.candidate.group_id.or(t.learned) == Some(group))
-        {
-            if matches!(target.state, TargetState::BackOff { until_ms } if until_ms < now_ms) {
-                target.failed(now_ms, reason.to_owned(), config, &mut self.jitter);
-            }
-        }
-        Some(group)
+        lost
     }
 
     /// A slave answered in place of its master. Its connection is to be closed.
@@ -388,8 +502,12 @@ impl Links {
         let Some(session) = self.sessions.remove(&link) else {
             return;
         };
-        if let Some(target) = session.dialled.and_then(|name| self.targets.get_mut(&name)) {
-            target.redirected(now_ms, endpoints, config, &mut self.jitter);
+        let is_linked = self.linked(&session.group).is_some();
+        match session.dialled.and_then(|name| self.targets.get_mut(&name)) {
+            Some(target) if session.group == config.group => target.leave_out(now_ms),
+            Some(target) if is_linked => target.rest(now_ms),
+            Some(target) => target.redirected(now_ms, endpoints, config, &mut self.jitter),
+            None => {}
         }
     }
 
@@ -416,7 +534,8 @@ impl Links {
     pub(crate) fn idle_targets(&self) -> impl Iterator<Item = &Target> {
         self.targets
             .values()
-            .filter(|target| target.state != TargetState::Connected && !self.is_covered(target))
+            .filter(|target| !matches!(target.state, TargetState::Connected | TargetState::LeftOut))
+            .filter(|target| !self.is_covered(target))
     }
 }
 
@@ -434,8 +553,7 @@ fn stays(now_ms: u64, old: &Session, new: &Session, hello: &Hello, config: &Conf
     }
     let smaller_is_us = config.group_id < hello.group_id;
     let by_smaller = |session: &Session| session.dialled.is_some() == smaller_is_us;
-    let silent = now_ms.saturating_sub(old.heard_ms) > 2 * config.hash_interval_ms;
-    if by_smaller(old) && !by_smaller(new) && !silent {
+    if by_smaller(old) && !by_smaller(new) && !old.is_silent(now_ms, config) {
         return Err("the groups are linked already");
     }
     Ok(())

@@ -142,6 +142,10 @@ impl Mesh {
                     self.demand.round_trip(group, rtt_us);
                 }
             }
+            Event::Silence { link, is_silent } => {
+                self.links.silence(now_ms, link, is_silent);
+                self.links_at_ms = now_ms;
+            }
             Event::Closed { link, reason } => self.lost(now_ms, link, &reason),
         }
         self.finish(now_ms)

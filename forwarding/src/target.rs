@@ -12,12 +12,16 @@ pub(crate) struct Target {
     pub(crate) candidate: PeerCandidate,
     /// The group that answered there.
     pub(crate) learned: Option<GroupId>,
+    /// The name in the certificate that was shown there last, by any of that group's nodes.
+    pub(crate) answered: Option<String>,
     pub(crate) state: TargetState,
     pub(crate) since_ms: u64,
     pub(crate) last_error: Option<String>,
     /// Endpoints that a slave named; tried before the candidate's own.
     redirects: VecDeque<String>,
     redirects_followed: u32,
+    /// What is dialled is what a slave named.
+    is_redirected: bool,
     cursor: usize,
     failures: u32,
     /// A link to its group was up.
@@ -33,12 +37,12 @@ pub(crate) enum TargetState {
     Dialling { dial: DialId, until_ms: u64 },
     /// Its connection is one of the sessions.
     Connected,
+    /// It is our own group, which needs no link.
+    LeftOut,
 }
 
 /// Redirects followed without a link coming up, before a pause; two slaves may each take the other for the master.
 const REDIRECTS_MAX: u32 = 4;
-/// Pause where a target turned out to be our own group: its address may be given to another one some day.
-const OURSELVES_PAUSE_MS: u64 = 60_000;
 const DEADLINE_DOUBLINGS_MAX: u32 = 2;
 
 impl Target {
@@ -46,11 +50,13 @@ impl Target {
         Self {
             candidate,
             learned: None,
+            answered: None,
             state: TargetState::BackOff { until_ms: now_ms },
             since_ms: now_ms,
             last_error: None,
             redirects: VecDeque::new(),
             redirects_followed: 0,
+            is_redirected: false,
             cursor: 0,
             failures: 0,
             proven: false,
@@ -87,6 +93,7 @@ impl Target {
 
     /// The endpoint to dial next; `None` where there is none.
     pub(crate) fn next_endpoint(&mut self) -> Option<String> {
+        self.is_redirected = !self.redirects.is_empty();
         if let Some(endpoint) = self.redirects.pop_front() {
             return Some(endpoint);
         }
@@ -100,6 +107,11 @@ impl Target {
     pub(crate) fn dialling(&mut self, dial: DialId, now_ms: u64, is_crowded: bool, config: &Config) -> u64 {
         let deadline_ms = if is_crowded && !self.is_trusted() {
             let doubled = config.dial_deadline_crowded_ms << self.failures.min(DEADLINE_DOUBLINGS_MAX);
+            doubled.min(config.dial_deadline_ms)
+        } else if self.is_redirected || self.candidate.endpoints.len() > 1 {
+            let doubled = config
+                .dial_deadline_others_ms
+                .saturating_mul(1 << self.rounds().min(16));
             doubled.min(config.dial_deadline_ms)
         } else {
             config.dial_deadline_ms
@@ -127,17 +139,30 @@ impl Target {
 
     /// The attempt or the connection ended. The other endpoints are tried at once, then there is a pause.
     pub(crate) fn failed(&mut self, now_ms: u64, error: String, config: &Config, jitter: &mut Jitter) {
-        let untried = !self.redirects.is_empty();
-        let rounds = self.failures / (self.candidate.endpoints.len().max(1) as u32);
+        let rounds = self.rounds();
         self.failures = self.failures.saturating_add(1);
         let doubled = config.backoff_min_ms.saturating_mul(1 << rounds.min(16));
-        let pause_ms = if untried {
+        let pause_ms = if !self.redirects.is_empty() || self.rounds() == rounds {
             0
         } else {
             jitter.around(doubled.min(config.backoff_max_ms))
         };
         self.back_off(now_ms, pause_ms);
         self.last_error = Some(error);
+    }
+
+    /// How often all of its endpoints have failed since it was linked.
+    fn rounds(&self) -> u32 {
+        self.failures / (self.candidate.endpoints.len().max(1) as u32)
+    }
+
+    /// Its group is linked by another one: it rests, and is due as soon as that link ends.
+    pub(crate) fn rest(&mut self, now_ms: u64) {
+        self.redirects.clear();
+        self.redirects_followed = 0;
+        self.failures = 0;
+        self.last_error = None;
+        self.back_off(now_ms, 0);
     }
 
     /// A slave answered and named its master.
@@ -157,9 +182,11 @@ impl Target {
         self.back_off(now_ms, 0);
     }
 
-    /// The target is our own group.
-    pub(crate) fn is_ourselves(&mut self, now_ms: u64) {
-        self.back_off(now_ms, OURSELVES_PAUSE_MS);
+    /// The target is our own group: it is told once, and dialled no more in this term.
+    pub(crate) fn leave_out(&mut self, now_ms: u64) {
+        tracing::info!(address = self.title(), "this address is of our own group, and left out");
+        self.state = TargetState::LeftOut;
+        self.since_ms = now_ms;
     }
 
     fn back_off(&mut self, now_ms: u64, pause_ms: u64) {
@@ -172,7 +199,7 @@ impl Target {
     /// As told in the status.
     pub(crate) fn link_state(&self) -> LinkState {
         match self.state {
-            TargetState::BackOff { .. } => LinkState::BackOff,
+            TargetState::BackOff { .. } | TargetState::LeftOut => LinkState::BackOff,
             TargetState::Dialling { .. } => LinkState::Dialling,
             TargetState::Connected => LinkState::Hello,
         }

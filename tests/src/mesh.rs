@@ -5,6 +5,8 @@ use std::{
     time::Duration,
 };
 
+use serde_json::Value;
+
 use crate::{GroupOfNodes, History, config::GroupConfig, net::Net, ports::Ports, scratch::Scratch, wait_until};
 
 /// How long two groups may take to find and trust each other.
@@ -79,6 +81,13 @@ impl MeshBuilder {
     #[must_use]
     pub fn link(mut self, one: usize, other: usize) -> Self {
         self.links.push((one, other));
+        self
+    }
+
+    /// The list of the group at this position names its own nodes, too, as one list for all groups does.
+    #[must_use]
+    pub fn listing_itself(mut self, group: usize) -> Self {
+        self.links.push((group, group));
         self
     }
 
@@ -218,7 +227,7 @@ impl Mesh {
     #[track_caller]
     pub fn wait_linked(&self) -> Duration {
         let mut longest = Duration::ZERO;
-        for &(one, other) in &self.links {
+        for &(one, other) in self.links.iter().filter(|(one, other)| one != other) {
             for (from, to) in [(one, other), (other, one)] {
                 longest = longest.max(self.wait_link(from, to));
             }
@@ -228,15 +237,26 @@ impl Mesh {
 
     #[track_caller]
     fn wait_link(&self, from: usize, to: usize) -> Duration {
-        let (from, to) = (&self.groups[from], &self.groups[to].name);
-        wait_until(&format!("{} is linked to {to}", from.name), LINK_MAX, || {
-            let status = from.status();
-            let links = status["master"]["mesh"]["links"]
-                .as_array()
-                .cloned()
-                .unwrap_or_default();
-            links.iter().any(|link| link["peer"] == **to && link["state"] == "up")
-        })
+        let what = format!("{} is linked to {}", self.groups[from].name, self.groups[to].name);
+        wait_until(&what, LINK_MAX, || self.linked_to(from, to).is_some())
+    }
+
+    /// The node of group `to` with which the master of group `from` is linked, as that one sees it.
+    #[track_caller]
+    pub fn linked_to(&self, from: usize, to: usize) -> Option<u64> {
+        let links = self.links_of(from).into_iter();
+        let mut up = links.filter(|link| link["peer"] == *self.groups[to].name && link["state"] == "up");
+        up.next()?["node"].as_u64()
+    }
+
+    /// All links of a group, and all attempts at one.
+    #[track_caller]
+    pub fn links_of(&self, at: usize) -> Vec<Value> {
+        let status = self.groups[at].status();
+        status["master"]["mesh"]["links"]
+            .as_array()
+            .cloned()
+            .unwrap_or_default()
     }
 
     /// Waits until group `at` knows of so many consumers of a destination in other groups.
@@ -267,13 +287,7 @@ impl Mesh {
     /// Messages that group `at` has sent over its links in this term of its master, repeats included.
     #[track_caller]
     pub fn sent(&self, at: usize) -> u64 {
-        let status = self.groups[at].status();
-        let links = status["master"]["mesh"]["links"].as_array().cloned();
-        links
-            .unwrap_or_default()
-            .iter()
-            .filter_map(|link| link["sent"].as_u64())
-            .sum()
+        self.links_of(at).iter().filter_map(|link| link["sent"].as_u64()).sum()
     }
 
     /// Waits until so many different messages were received, every queue of this name is empty and nothing is on its

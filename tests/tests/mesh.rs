@@ -10,13 +10,18 @@ use std::{
 use ferrymq_tests::{
     Discovery, Frame, History, Mesh, MeshBuilder, Stomp,
     load::{self, Sending},
+    mesh::LINK_MAX,
     stomp::{ANSWER_MAX, marker},
-    wait_until,
+    wait_for, wait_until,
 };
 
 const LOAD_MAX: Duration = Duration::from_secs(180);
 /// P12.
 const CONVERGE_MAX: Duration = Duration::from_secs(2);
+/// How long a group may take to be elected a master, on a loaded machine.
+const FAIL_OVER_MAX: Duration = Duration::from_secs(20);
+/// How long another group may take to be linked with it then.
+const FOUND_MAX: Duration = Duration::from_secs(2);
 const NORTH: usize = 0;
 const SOUTH: usize = 1;
 
@@ -331,6 +336,68 @@ fn a_link_that_is_cut_comes_back_and_nothing_is_lost() {
     let report = history.report();
     println!("{report}");
     report.assert_kept_in_order();
+}
+
+/// As a site writes it that gives every node the same list.
+#[test]
+fn lists_that_name_each_other_and_themselves_come_to_rest() {
+    let mesh = MeshBuilder::new("rest")
+        .group("north", 3)
+        .group("south", 3)
+        .listing_itself(NORTH)
+        .link(NORTH, SOUTH)
+        .link(SOUTH, NORTH)
+        .listing_itself(SOUTH)
+        .start();
+    for group in [NORTH, SOUTH] {
+        // Whatever is dialled or waits to be dialled again is listed.
+        wait_until("nothing but the link is left to do", LINK_MAX, || {
+            mesh.links_of(group).len() == 1
+        });
+    }
+    exchange(&mesh);
+    for group in [NORTH, SOUTH] {
+        let log = mesh.groups[group].nodes[mesh.groups[group].master()].log();
+        let own = log.lines().filter(|line| line.contains("of our own group")).count();
+        assert_eq!(own, 3, "each of its own addresses is told once");
+        assert_eq!(mesh.links_of(group).len(), 1);
+    }
+}
+
+/// The north alone has a connector, so nobody comes to it when the south has another master.
+#[test]
+fn a_new_master_of_a_group_that_only_listens_is_found_at_once() {
+    let mut mesh = Mesh::two_groups("listening", Discovery::Static);
+    let said = |mesh: &Mesh| {
+        let log = mesh.groups[NORTH].nodes[mesh.groups[NORTH].master()].log();
+        let lines = |what: &str| log.lines().filter(|line| line.contains(what)).count();
+        (
+            lines("the link with another group is lost"),
+            lines("linked with another group"),
+        )
+    };
+    let before = said(&mesh);
+    for _ in 0..3 {
+        let killed = mesh.groups[SOUTH].kill_master();
+        let (_, elected) = wait_for("there is another master", FAIL_OVER_MAX, || {
+            let nodes = &mesh.groups[SOUTH].nodes;
+            (0..3).find(|&at| at != killed && nodes[at].is_master())
+        });
+        let found = wait_until("it is linked", FAIL_OVER_MAX, || {
+            mesh.linked_to(NORTH, SOUTH)
+                .is_some_and(|node| node != killed as u64 + 1)
+        });
+        println!("elected after {elected:?}, found {found:?} later");
+        assert!(found < FOUND_MAX, "{found:?}");
+        mesh.groups[SOUTH].nodes[killed].start();
+        mesh.groups[SOUTH].settle(FAIL_OVER_MAX);
+    }
+    let after = said(&mesh);
+    assert_eq!(
+        (after.0 - before.0, after.1 - before.1),
+        (3, 3),
+        "one line for each loss and each return"
+    );
 }
 
 #[test]

@@ -32,17 +32,24 @@ impl Mesh {
     }
 
     pub(super) fn hello(&mut self, now_ms: u64, link: LinkId, hello: Hello) {
+        let (name, is_ours) = (hello.group.clone(), hello.group_id == self.config.group_id);
         match self.links.hello(now_ms, link, hello, &self.config) {
-            Verdict::Refused(reason) => self.close(now_ms, link, &reason),
+            Verdict::Refused(reason) => {
+                if !is_ours {
+                    tracing::info!(group = name, %reason, "a link is refused");
+                }
+                self.close(now_ms, link, &reason);
+            }
             Verdict::Agreed { group, name, replaced } => {
                 if let Some(old) = replaced {
                     self.group_lost(group);
+                    let reason = "another link takes its place";
                     self.actions.push(Action::Close {
                         link: old,
-                        reason: "another link takes its place".to_owned(),
+                        reason: reason.to_owned(),
                     });
-                    self.links
-                        .closed(now_ms, old, "another link took its place", &self.config);
+                    self.links.told_lost(old, reason);
+                    self.links.closed(now_ms, old, reason, &self.config);
                 }
                 self.demand.link_up(group, &name);
                 self.troubles.remove(&group);
@@ -73,9 +80,10 @@ impl Mesh {
 
     /// A link has ended.
     pub(super) fn lost(&mut self, now_ms: u64, link: LinkId, reason: &str) {
-        if let Some(group) = self.links.closed(now_ms, link, reason, &self.config) {
-            self.troubles.insert(group, reason.to_owned());
-            self.group_lost(group);
+        self.links.told_lost(link, reason);
+        if let Some(lost) = self.links.closed(now_ms, link, reason, &self.config) {
+            self.troubles.insert(lost.group, reason.to_owned());
+            self.group_lost(lost.group);
         }
         self.links_at_ms = now_ms;
     }

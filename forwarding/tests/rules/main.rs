@@ -7,4 +7,5 @@ mod desk;
 mod credit;
 mod demand;
 mod links;
+mod resting;
 mod transfers;

@@ -49,7 +49,8 @@ pub struct LinkOptions {
     pub window_bytes: u32,
     /// A sign of life is sent after this long without other traffic, in milliseconds.
     pub keep_alive_ms: u64,
-    /// A link is lost after this long without a sign of life, in milliseconds. Over twice `keep_alive_ms`.
+    /// A link is ended after this long without a sign of life, in milliseconds, and the other side is told, in case that
+    /// it still hears. Over twice `keep_alive_ms`, of which many must be lost in a row.
     pub idle_timeout_ms: u64,
     /// Where nothing is heard for so long, the other side's port is asked whether anybody listens there, and then as
     /// often, in milliseconds.
@@ -67,7 +68,7 @@ impl Default for LinkOptions {
             frame_bytes_max: FRAME_BYTES_MAX_DEFAULT,
             queue_bytes_max: 2 * FRAME_BYTES_MAX_DEFAULT,
             window_bytes: 4 * 1024 * 1024,
-            keep_alive_ms: 1_000,
+            keep_alive_ms: 400,
             idle_timeout_ms: 3_000,
             probe_ms: 100,
             handshake_timeout_ms: 5_000,
@@ -197,7 +198,10 @@ impl LinkOptions {
     }
 
     fn transport(&self) -> io::Result<TransportConfig> {
-        let idle = IdleTimeout::try_from(Duration::from_millis(self.idle_timeout_ms)).map_err(io::Error::other)?;
+        // Only where the watch of a link does not come to end it: this timer begins anew with what is sent in vain, and
+        // tells the other side nothing.
+        let idle = Duration::from_millis(self.idle_timeout_ms.saturating_mul(2));
+        let idle = IdleTimeout::try_from(idle).map_err(io::Error::other)?;
         let mut transport = TransportConfig::default();
         transport
             .max_concurrent_bidi_streams(VarInt::from_u32(2))

@@ -4,9 +4,9 @@
 //! empties as fast as the other side reads. Payloads go from the caller to the encryption without a copy.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use quinn::{Connection, RecvStream, SendStream, VarInt};
@@ -57,8 +57,8 @@ pub struct LinkReceiver {
     connection: Connection,
     control: FrameReader<RecvStream>,
     bulk: FrameReader<RecvStream>,
-    /// The link was ended here because the other side's port is refused.
-    is_refused: Arc<AtomicBool>,
+    /// Why the link was ended by this side's watch, if it was.
+    ended: Arc<OnceLock<LinkError>>,
 }
 
 /// A link's counters since it was made.
@@ -87,6 +87,8 @@ struct Shared {
     queue_bytes_max: usize,
     control: Arc<Queue>,
     bulk: Arc<Queue>,
+    /// As the link's watch has last seen it.
+    silent_ms: Arc<AtomicU64>,
 }
 
 /// A channel's frames that are not yet with QUIC. Bytes queued and bytes of `room` make up `queue_bytes_max`.
@@ -123,18 +125,20 @@ impl Link {
             control: queue(control.0, CONTROL_PRIORITY),
             bulk: queue(bulk.0, BULK_PRIORITY),
             connection: connection.clone(),
+            silent_ms: Arc::default(),
         };
-        let is_refused = Arc::new(AtomicBool::new(false));
-        tokio::spawn(watch_port(
+        let ended = Arc::new(OnceLock::new());
+        tokio::spawn(watch(
             connection.clone(),
-            Duration::from_millis(options.probe_ms),
-            is_refused.clone(),
+            *options,
+            ended.clone(),
+            shared.silent_ms.clone(),
         ));
         let receiver = LinkReceiver {
             control: FrameReader::with_limit(control.1, options.frame_bytes_max),
             bulk: FrameReader::with_limit(bulk.1, options.frame_bytes_max),
             connection,
-            is_refused,
+            ended,
         };
         Self {
             sender: LinkSender {
@@ -261,6 +265,11 @@ impl LinkSender {
         self.shared.remote_addr
     }
 
+    /// For how long nothing was heard of the other side, not even a sign of life.
+    pub fn silent(&self) -> Duration {
+        Duration::from_millis(self.shared.silent_ms.load(Ordering::Relaxed))
+    }
+
     /// The link's counters.
     pub fn stats(&self) -> LinkStats {
         let stats = self.shared.connection.stats();
@@ -317,10 +326,10 @@ impl LinkReceiver {
         if let Some(code) = error.own_code() {
             self.connection.close(code.varint(), error.wire_text().as_bytes());
         }
-        if error == LinkError::ClosedHere && self.is_refused.load(Ordering::Acquire) {
-            return LinkError::Refused;
+        match self.ended.get() {
+            Some(why) if error == LinkError::ClosedHere => why.clone(),
+            _ => error,
         }
-        error
     }
 }
 
@@ -375,38 +384,71 @@ async fn write_out(queue: Arc<Queue>, mut stream: SendStream, connection: Connec
     queue.room.close();
 }
 
-/// Ends the link when nothing is heard and the other side's port is refused: without it, the idle time-out would be the
-/// first to tell of a killed process. Whoever forges a refusal can end a link, as whoever floods the wire can; it is
-/// made again.
-async fn watch_port(connection: Connection, every: Duration, is_refused: Arc<AtomicBool>) {
-    // Where there is no socket for it, the idle time-out has to do.
-    let Ok(probe) = UdpProbe::new(connection.remote_address()).await else {
-        return;
-    };
+/// Ends the link when nothing is heard: at once where the other side's port is refused, which is the first to tell of a
+/// killed process, else after the idle time-out. Whoever forges a refusal can end a link, as whoever floods the wire can;
+/// it is made again.
+async fn watch(
+    connection: Connection,
+    options: LinkOptions,
+    ended: Arc<OnceLock<LinkError>>,
+    silent_ms: Arc<AtomicU64>,
+) {
+    let every = Duration::from_millis(options.probe_ms);
+    let idle = Duration::from_millis(options.idle_timeout_ms);
     let answer_within = || REFUSED_WITHIN_MIN.max(2 * connection.rtt());
-    // The other side has just been heard: a refusal now is a firewall's, and so would be every later one.
-    if probe.is_refused(answer_within()).await {
-        tracing::debug!(to = %connection.remote_address(), "a live link's port is refused to others: not watched");
-        return;
-    }
+    let probe = port_to_watch(&connection, answer_within()).await;
     let mut heard = connection.stats().udp_rx.datagrams;
-    loop {
+    let (mut looked, mut silent) = (Instant::now(), Duration::ZERO);
+    // Since something was heard last. The other side's system refuses few datagrams a second, ours among them.
+    let mut refusals = 0;
+    let why = loop {
         tokio::select! {
             () = tokio::time::sleep(every) => {}
             _ = connection.closed() => return,
         }
         let now = connection.stats().udp_rx.datagrams;
-        if now == heard && probe.is_refused(answer_within()).await {
-            is_refused.store(true, Ordering::Release);
-            connection.close(VarInt::from_u32(0), PORT_REFUSED);
-            return;
+        // Where this process itself stood still, what came meanwhile is not read yet: that time does not count.
+        silent += looked.elapsed().min(2 * every + answer_within());
+        looked = Instant::now();
+        if now != heard {
+            (heard, silent, refusals) = (now, Duration::ZERO, 0);
         }
-        heard = now;
+        silent_ms.store(silent.as_millis() as u64, Ordering::Relaxed);
+        if silent.is_zero() {
+            continue;
+        }
+        if let Some(probe) = &probe {
+            while refusals < REFUSALS_MIN && probe.ask(answer_within()).await {
+                refusals += 1;
+            }
+            if refusals >= REFUSALS_MIN {
+                break (LinkError::Refused, PORT_REFUSED);
+            }
+        }
+        if silent >= idle {
+            break (LinkError::Silent, SILENT);
+        }
+    };
+    // Cannot be set already: nobody else does.
+    let _ = ended.set(why.0);
+    connection.close(VarInt::from_u32(0), why.1);
+}
+
+/// None where the system grants no socket, or the port is refused although the other side has just been heard: that is
+/// a firewall's doing, and so would be every later refusal.
+async fn port_to_watch(connection: &Connection, answer_within: Duration) -> Option<UdpProbe> {
+    let probe = UdpProbe::new(connection.remote_address()).await.ok()?;
+    if probe.is_refused(answer_within).await {
+        tracing::debug!(to = %connection.remote_address(), "a live link's port is refused to others: not watched");
+        return None;
     }
+    Some(probe)
 }
 
 /// A refusal takes one round trip, and some time of a busy host.
 const REFUSED_WITHIN_MIN: Duration = Duration::from_millis(50);
+/// The first refusal may be of an earlier datagram, sent while the process was starting.
+const REFUSALS_MIN: u32 = 2;
 const CONTROL_PRIORITY: i32 = 1;
 const BULK_PRIORITY: i32 = 0;
 /// A reason must fit into one packet of the smallest size.
@@ -414,3 +456,4 @@ const TEXT_BYTES_MAX: usize = 1000;
 const DROPPED: &[u8] = b"dropped";
 /// Nobody is there to read it.
 const PORT_REFUSED: &[u8] = b"port refused";
+const SILENT: &[u8] = b"nothing is heard from you any more";

@@ -37,7 +37,8 @@ impl UdpProbe {
         self.ask(answer_within).await && self.ask(answer_within).await
     }
 
-    async fn ask(&self, answer_within: Duration) -> bool {
+    /// Whether the port was refused now: once says little, as above, but systems answer only so many datagrams a second.
+    pub(crate) async fn ask(&self, answer_within: Duration) -> bool {
         let is_refused = |error: io::Error| error.kind() == io::ErrorKind::ConnectionRefused;
         if let Err(error) = self.socket.send(&[0]).await {
             return is_refused(error);

@@ -296,6 +296,49 @@ async fn a_link_is_lost_when_the_other_side_falls_silent() {
     assert_eq!(end_of(&mut b).await, LinkError::Silent);
 }
 
+/// Who hears nothing says so, since it may still be heard: else the other side would wait for as long once more.
+#[tokio::test]
+async fn a_link_that_is_cut_one_way_ends_on_both_sides_at_once() {
+    let options = LinkOptions {
+        keep_alive_ms: 100,
+        idle_timeout_ms: 1_000,
+        ..LinkOptions::default()
+    };
+    let (north, south) = (
+        endpoint_with("north", 1, "s", options),
+        endpoint_with("south", 1, "s", options),
+    );
+    let relay = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let (relay_addr, south_addr) = (relay.local_addr().unwrap(), south.local_addr().unwrap());
+    let north_addr = north.local_addr().unwrap();
+    let (cut, is_cut) = tokio::sync::watch::channel(false);
+    tokio::spawn(async move {
+        let mut buffer = vec![0; 65_536];
+        loop {
+            let (bytes, from) = relay.recv_from(&mut buffer).await.unwrap();
+            if from == south_addr && !*is_cut.borrow() {
+                relay.send_to(&buffer[..bytes], north_addr).await.unwrap();
+            } else if from == north_addr {
+                relay.send_to(&buffer[..bytes], south_addr).await.unwrap();
+            }
+        }
+    });
+    let mut a = north.dial(relay_addr, None).await.unwrap();
+    let mut b = timeout(DEADLINE, south.accept()).await.unwrap().unwrap();
+    cut.send_replace(true);
+    let begun = Instant::now();
+    assert_eq!(end_of(&mut a).await, LinkError::Silent);
+    let near = begun.elapsed();
+    let told = end_of(&mut b).await;
+    assert!(
+        matches!(&told, LinkError::Closed { text, .. } if text.contains("nothing is heard")),
+        "{told:?}"
+    );
+    let idle = Duration::from_millis(options.idle_timeout_ms);
+    assert!(near < idle * 3 / 2, "{near:?}");
+    assert!(begun.elapsed() - near < idle / 2, "{near:?}, {:?}", begun.elapsed());
+}
+
 /// A killed process says nothing, but its system does: long before the idle time-out.
 #[tokio::test]
 async fn a_link_is_lost_when_the_other_sides_port_is_refused() {
