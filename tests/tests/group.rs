@@ -471,6 +471,35 @@ fn a_wiped_node_comes_back_by_its_group() {
     }
 }
 
+/// A client without heart-beats has nothing but the slave to tell it that its master is no more.
+#[test]
+fn clients_that_slaves_carry_to_a_frozen_master_are_disconnected_once_there_is_another() {
+    let mesh = Mesh::one_group("frozen", 3);
+    let group = &mesh.groups[0];
+    let old = group.master();
+    let slaves = (0..3).filter(|&at| at != old);
+    let mut carried: Vec<Stomp> = slaves
+        .map(|at| Stomp::connect(&group.nodes[at].address()).unwrap())
+        .collect();
+    for stomp in &mut carried {
+        stomp.request(Frame::subscribe("1", "/queue/A", "auto")).unwrap();
+    }
+    group.nodes[old].pause();
+    let (new, _) = wait_for("another node is master", START_MAX, || {
+        (0..3).find(|&at| at != old && group.nodes[at].is_master())
+    });
+    for stomp in &mut carried {
+        let said = stomp.next(ANSWER_MAX);
+        assert!(said.is_err(), "the client hangs at the frozen master: {said:?}");
+    }
+    // Where it goes then, it is served.
+    let mut again = Stomp::connect(&group.nodes[new].address()).unwrap();
+    again.request(Frame::message("/queue/A", "after")).unwrap();
+    again.request(Frame::subscribe("1", "/queue/A", "auto")).unwrap();
+    assert_eq!(again.expect_message().text(), "after");
+    group.nodes[old].go_on();
+}
+
 /// The trap: a node that has forgotten everything helps one that was away to a majority, and what the two others had
 /// acknowledged is gone.
 #[test]
