@@ -6,6 +6,7 @@ use std::net::{SocketAddr, SocketAddrV4, UdpSocket};
 use std::time::{Duration, Instant};
 
 use ferrymq_discovery::{Announcement, Candidate, Config, Discovery, Source, Uri};
+use ferrymq_tests::skip::skipped;
 use socket2::{Domain, Socket, Type};
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -79,7 +80,7 @@ fn multicast(test: u8, options: &str) -> String {
 }
 
 /// Whether a datagram to a multicast group comes back over loopback.
-fn has_multicast() -> bool {
+fn has_multicast(test: &str) -> bool {
     let try_it = || -> std::io::Result<bool> {
         let receiver = Socket::new(Domain::IPV4, Type::DGRAM, None)?;
         receiver.bind(&SocketAddrV4::new([0, 0, 0, 0].into(), 0).into())?;
@@ -94,7 +95,7 @@ fn has_multicast() -> bool {
     };
     let has = try_it().unwrap_or(false);
     if !has {
-        println!("skipped: no multicast on loopback here");
+        skipped(test, "no multicast on loopback here");
     }
     has
 }
@@ -109,7 +110,7 @@ fn stranger(test: u8, datagram: &[u8]) {
 
 #[tokio::test]
 async fn multicast_agents_find_and_forget_each_other() {
-    if !has_multicast() {
+    if !has_multicast("multicast_agents_find_and_forget_each_other") {
         return;
     }
     let uri = multicast(1, "");
@@ -148,7 +149,7 @@ async fn multicast_agents_find_and_forget_each_other() {
 
 #[tokio::test]
 async fn nodes_of_one_group_and_other_meshes_are_no_candidates() {
-    if !has_multicast() {
+    if !has_multicast("nodes_of_one_group_and_other_meshes_are_no_candidates") {
         return;
     }
     let uri = multicast(2, "");
@@ -177,7 +178,7 @@ async fn nodes_of_one_group_and_other_meshes_are_no_candidates() {
 
 #[tokio::test]
 async fn with_a_secret_only_tagged_announcements_are_believed() {
-    if !has_multicast() {
+    if !has_multicast("with_a_secret_only_tagged_announcements_are_believed") {
         return;
     }
     let uri = multicast(3, "");
@@ -199,7 +200,7 @@ async fn with_a_secret_only_tagged_announcements_are_believed() {
 
 #[tokio::test]
 async fn foreign_datagrams_are_ignored_and_garbage_is_counted() {
-    if !has_multicast() {
+    if !has_multicast("foreign_datagrams_are_ignored_and_garbage_is_counted") {
         return;
     }
     let north = Node::start("north", &multicast(4, ""), Config::default());
@@ -217,7 +218,7 @@ async fn foreign_datagrams_are_ignored_and_garbage_is_counted() {
 
 #[tokio::test]
 async fn a_flood_of_nodes_fills_the_table_and_no_more() {
-    if !has_multicast() {
+    if !has_multicast("a_flood_of_nodes_fills_the_table_and_no_more") {
         return;
     }
     let uri = multicast(5, "");
@@ -239,7 +240,7 @@ async fn a_flood_of_nodes_fills_the_table_and_no_more() {
 
 #[tokio::test]
 async fn one_who_only_listens_is_not_heard() {
-    if !has_multicast() {
+    if !has_multicast("one_who_only_listens_is_not_heard") {
         return;
     }
     let uri = multicast(6, "");
@@ -259,7 +260,7 @@ async fn one_who_only_listens_is_not_heard() {
 
 #[tokio::test]
 async fn mdns_agents_find_and_forget_each_other() {
-    if !has_multicast() {
+    if !has_multicast("mdns_agents_find_and_forget_each_other") {
         return;
     }
     let config = |key: u8| Config {

@@ -334,16 +334,6 @@ impl Stomp {
         }
     }
 
-    /// That nothing has come, without waiting: for whoever has already seen what would have come later.
-    ///
-    /// # Panics
-    /// Where something has.
-    #[track_caller]
-    pub fn expect_nothing_yet(&mut self) {
-        let frame = self.next(Duration::ZERO).expect("the connection is there");
-        assert_eq!(frame, None, "nothing was to come");
-    }
-
     /// Acknowledges (STOMP 1.2) and waits for the receipt.
     ///
     /// # Errors

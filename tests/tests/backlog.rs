@@ -172,7 +172,7 @@ fn a_backlog_of_a_million_messages_costs_disk_and_not_memory() {
     const RESTART_MAX: Duration = Duration::from_secs(5);
     const DISK_MB: u64 = 4096;
     if !scale_is_wanted() {
-        return skip::skipped(TEST, "set FERRYMQ_SCALE=1");
+        return skip::left_out(TEST, "set FERRYMQ_SCALE=1");
     }
     if let Some(why) = PowerDisk::missing() {
         return skip::skipped(TEST, &why);

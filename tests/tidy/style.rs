@@ -92,6 +92,35 @@ fn no_test_is_switched_off_and_none_waits_for_time_to_pass() {
     none("tests that hide or hope", &found);
 }
 
+/// Who sees for a while that nothing happens: a flood and a rest that are measured meanwhile, and nodes without a
+/// majority, which nothing follows after.
+const MAY_HOLD: [&str; 5] = [
+    "tests/bench/",
+    "tests/limits/announcements.rs",
+    "tests/src/wait.rs",
+    "tests/tests/group.rs",
+    "tests/tidy/style.rs",
+];
+
+/// What is feared may come just after a fixed time, and a loaded machine needs longer for it: tests wait for something
+/// that comes after it on the same road (`Stomp::expect_no_more`).
+#[test]
+fn no_test_sees_by_a_quiet_time_that_nothing_happens() {
+    let waits = ["holds_for(", "expect_nothing", "QUIET"];
+    let mut found = Vec::new();
+    for source in files(&[".rs"]) {
+        if MAY_HOLD.iter().any(|path| source.path.starts_with(path)) {
+            continue;
+        }
+        for (at, line) in source.text.lines().enumerate() {
+            if waits.iter().any(|wait| line.contains(wait)) {
+                found.push(format!("{}:{} waits for nothing", source.path, at + 1));
+            }
+        }
+    }
+    none("tests that take silence for an answer", &found);
+}
+
 #[test]
 fn names_say_what_a_thing_is() {
     let empty = ["Manager", "Helper", "Helpers", "Util", "Utils", "Impl", "Info", "Data"];

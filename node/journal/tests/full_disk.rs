@@ -9,6 +9,7 @@ use std::{path::Path, process::Command};
 use bytes::Bytes;
 use common::*;
 use ferrymq_journal::{Config, Error, Journal};
+use ferrymq_tests::skip::skipped;
 
 /// A tmpfs of its own, gone with the value.
 struct SmallDisk(tempfile::TempDir);
@@ -40,8 +41,10 @@ const SEGMENT: u64 = 64 << 10;
 #[test]
 fn a_full_disk_refuses_entries_keeps_votes_and_recovers() {
     let Some(disk) = SmallDisk::mount(10 * SEGMENT) else {
-        eprintln!("SKIPPED: cannot mount a tmpfs here (not root?)");
-        return;
+        return skipped(
+            "a_full_disk_refuses_entries_keeps_votes_and_recovers",
+            "cannot mount a tmpfs here (not root?)",
+        );
     };
     let config = Config {
         segment_bytes: SEGMENT,

@@ -87,8 +87,33 @@ async fn what_was_acknowledged_survives_a_restart_of_all() {
     cluster.all_hold(0..=30).await;
 }
 
+/// Syncs of all nodes' journals since they were opened.
+fn syncs(cluster: &Cluster) -> u64 {
+    let of = |id| cluster.group(id).status().journal["syncs"];
+    cluster.running().into_iter().map(of).sum()
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn quorum_mem_works_alike() {
+async fn quorum_mem_works_alike_but_waits_for_no_disk() {
+    const SENDS: u64 = 100;
+    let mut per_mode = Vec::new();
+    for tune in [
+        (|config| config.sync = Sync::QuorumDisk) as fn(&mut ferrymq_replication::Config),
+        |config| config.sync = Sync::QuorumMem,
+    ] {
+        let cluster = Cluster::start(3, tune).await;
+        cluster.send(0).await;
+        let before = syncs(&cluster);
+        for number in 1..=SENDS {
+            cluster.send(number).await;
+        }
+        per_mode.push(syncs(&cluster) - before);
+        cluster.all_hold(0..=SENDS).await;
+    }
+    // One after the other, each of them is a batch of its own.
+    assert!(per_mode[0] >= 2 * SENDS, "quorum_disk: {per_mode:?}");
+    assert!(per_mode[1] < SENDS, "quorum_mem: {per_mode:?}");
+
     let mut cluster = Cluster::start(3, |config| config.sync = Sync::QuorumMem).await;
     for number in 0..10 {
         cluster.send(number).await;

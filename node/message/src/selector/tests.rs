@@ -261,12 +261,87 @@ fn equal_by_text() {
     assert_ne!(selector, Selector::parse("a =  1").unwrap());
 }
 
+/// Whatever is parsed obeys logic, and whatever is refused says where.
+fn holds_or_says_why(text: &str) -> Result<(), TestCaseError> {
+    let fields = sample();
+    let selector = match Selector::parse(text) {
+        Ok(selector) => selector,
+        Err(error) => {
+            prop_assert!(!error.expected.is_empty(), "{text:?}");
+            prop_assert!(
+                (1..=text.chars().count() + 1).contains(&error.column),
+                "{text:?}: {error}"
+            );
+            return Ok(());
+        }
+    };
+    prop_assert_eq!(selector.text(), text);
+    let is_true = selector.matches(&fields);
+    // A text may set how all of it is compared, and end in a comment.
+    let (mode, condition) = text.split_at(text.rfind("expressions:").map_or(0, |at| at + "expressions:".len()));
+    let with = |before: &str, after: &str| {
+        let text = format!("{mode}{before}({condition}\n){after}");
+        let parsed = Selector::parse(&text).map_err(|error| TestCaseError::fail(format!("{text:?}: {error}")))?;
+        Ok::<bool, TestCaseError>(parsed.matches(&fields))
+    };
+    prop_assert_eq!(with("", "")?, is_true, "{:?}", text);
+    prop_assert!(with("", " OR yes")?, "{text:?}");
+    prop_assert!(!with("", " AND no")?, "{text:?}");
+    prop_assert!(!(with("NOT ", "")? && is_true), "{text:?} and its contrary");
+    prop_assert_eq!(with("NOT NOT ", "")?, is_true, "{:?}", text);
+    Ok(())
+}
+
+/// A condition with what it says of [`sample`]: true, false or unknown.
+fn condition() -> impl Strategy<Value = (String, Option<bool>)> {
+    let leaves = vec![
+        ("yes", Some(true)),
+        ("TRUE", Some(true)),
+        ("no", Some(false)),
+        ("FALSE", Some(false)),
+        ("absent", None),
+        ("size = 10", Some(true)),
+        ("size - 1 * 2 = 8", Some(true)),
+        ("size > 10", Some(false)),
+        ("absent > 10", None),
+        ("name IN ('James', 'x')", Some(true)),
+        ("name LIKE 'J_m%'", Some(true)),
+        ("name LIKE 'j%'", Some(false)),
+        ("absent LIKE '%'", None),
+        ("absent IS NULL", Some(true)),
+        ("name IS NULL", Some(false)),
+        ("size BETWEEN 1 AND 9", Some(false)),
+        ("absent IN ('x')", None),
+    ];
+    let leaf = prop::sample::select(leaves).prop_map(|(text, value)| (text.to_owned(), value));
+    leaf.prop_recursive(4, 24, 2, |inner| {
+        let two = (inner.clone(), inner.clone());
+        prop_oneof![
+            inner.prop_map(|(text, value)| (format!("NOT ({text})"), value.map(|value| !value))),
+            two.clone().prop_map(|((a, x), (b, y))| {
+                let both = if x == Some(false) || y == Some(false) {
+                    Some(false)
+                } else {
+                    x.zip(y).map(|_| true)
+                };
+                (format!("({a}) AND ({b})"), both)
+            }),
+            two.prop_map(|((a, x), (b, y))| {
+                let one = if x == Some(true) || y == Some(true) {
+                    Some(true)
+                } else {
+                    x.zip(y).map(|_| false)
+                };
+                (format!("({a}) OR ({b})"), one)
+            }),
+        ]
+    })
+}
+
 proptest! {
     #[test]
     fn any_text_is_parsed_or_refused(text in "\\PC{0,60}") {
-        if let Ok(selector) = Selector::parse(&text) {
-            selector.matches(&sample());
-        }
+        holds_or_says_why(&text)?;
     }
 
     #[test]
@@ -274,9 +349,14 @@ proptest! {
         "a", "size", "'x'", "1", "1.5", "0x1", "TRUE", "NULL", "(", ")", ",", "=", "<>", "<", ">=", "+", "-", "*", "/",
         "%", "AND", "OR", "NOT", "IS", "IN", "LIKE", "ESCAPE", "BETWEEN", "--", "/*", "*/", "9223372036854775807",
     ]), 0..20)) {
-        if let Ok(selector) = Selector::parse(&words.join(" ")) {
-            selector.matches(&sample());
-        }
+        holds_or_says_why(&words.join(" "))?;
+    }
+
+    #[test]
+    fn conditions_say_what_three_valued_logic_says((text, value) in condition()) {
+        let selector = Selector::parse(&text).map_err(|error| TestCaseError::fail(format!("{text}: {error}")))?;
+        prop_assert_eq!(selector.matches(&sample()), value == Some(true), "{}", text);
+        holds_or_says_why(&text)?;
     }
 }
 

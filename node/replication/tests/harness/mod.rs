@@ -19,7 +19,7 @@ use ferrymq_broker::{Acknowledge, Command, Effect, Enqueue, Outcome, Settings};
 use ferrymq_journal::Journal;
 use ferrymq_message::{Destination, DestinationKind, Message, Producer, StoredMessage};
 use ferrymq_replication::{
-    Completion, Config, Dial, Failure, Group, GroupEvent, NodeAddress, NodeId, PeerDial, Probe, StartError,
+    Completion, Config, Dial, Failure, Group, GroupEvent, NodeAddress, NodeId, PeerDial, Probe, StartError, Sync,
 };
 use ferrymq_transport::{PeerAuth, PeerListener, PeerName, PeerStream, Purpose};
 use futures_util::future::BoxFuture;
@@ -144,7 +144,12 @@ impl Cluster {
         let id = config.node;
         let node = self.nodes.get_mut(&id).unwrap();
         let address = self.members[&config.node].peer.clone();
-        let journal = Journal::open(journal_config(node.dir.path().join("journal"))).unwrap();
+        let journal = Journal::open(ferrymq_journal::Config {
+            // As the program does.
+            sync: matches!(config.sync, Sync::QuorumDisk | Sync::LocalDisk),
+            ..journal_config(node.dir.path().join("journal"))
+        })
+        .unwrap();
         let auth = PeerAuth::new(PeerName::new(config.group.clone(), config.node).unwrap());
         let mut listener = until("the port is free", async || {
             PeerListener::bind(&address, auth.clone()).await.ok()
