@@ -290,8 +290,16 @@ fn group_config(node: &Node) -> ferrymq_replication::Config {
         log_keep_bytes: node.store.snapshot_log_bytes / 4,
         // Producers wait long before, see `store_reserve_bytes`: what is left is for acknowledgements.
         disk_reserve_bytes: node.store.segment_bytes,
+        // Beyond what the journal calls room for a message, which is two segments.
+        disk_short_bytes: store_reserve_bytes(node) + 4 * node.store.segment_bytes,
+        store_limit_bytes: node.store.limit_bytes,
         ..ferrymq_replication::Config::new(node.group.clone(), node.node, members, node.data.clone())
     }
+}
+
+/// Disk that must stay free for producers to go on, in bytes.
+fn store_reserve_bytes(node: &Node) -> u64 {
+    node.store.reserve_bytes.max(2 * node.store.segment_bytes) + node.limits.transaction_bytes_max
 }
 
 /// A member's addresses as the group keeps them.
@@ -326,8 +334,7 @@ fn leader_config(node: &Node, load: Arc<Load>) -> anyhow::Result<LeaderConfig> {
         outbox_bytes_max: node.limits.outbox_bytes_max as usize,
         transaction_bytes_max: node.limits.transaction_bytes_max as usize,
         store_bytes_max: node.store.limit_bytes,
-        store_reserve_bytes: node.store.reserve_bytes.max(2 * node.store.segment_bytes)
-            + node.limits.transaction_bytes_max,
+        store_reserve_bytes: store_reserve_bytes(node),
         destinations_max: node.limits.destinations_max as usize,
         backlog_bytes_max: node.limits.backlog_bytes_max,
         load,

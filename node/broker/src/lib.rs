@@ -24,7 +24,7 @@ pub use batch::BatchBuilder;
 pub use broker::{ApplyError, Broker, Settings};
 pub use command::{
     Accept, Acknowledge, Carried, Command, Consuming, DeleteDestination, Enqueue, Expire, Forget, Offer, Pass, PutBack,
-    Reclaim, Refused, Release, Return, Subscribe, Unsubscribe, encode_transaction,
+    Reclaim, Refused, Release, Return, Subscribe, Unsubscribe, encode_transaction, stores_messages,
 };
 pub use effect::{Applied, Effect, LiveChange, Outcome};
 pub use place::{DeadLetter, GroupId, Place, QueueId, TransferId};

@@ -93,8 +93,12 @@ impl Room {
         let mut state = self.lock();
         let next = match state.ready.take() {
             Some(ready) => ready,
-            None => self.make(&mut state, control)?,
+            None => self.make(&mut state, control, Some(bytes))?,
         };
+        // Until the next look: whoever asks in between must not take for free what is taken.
+        let taken = next.len();
+        let less = |free: u64| Some(free.saturating_sub(taken));
+        let _ = self.free_bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
         if next.len() < bytes {
             let grown = next.grow(bytes.next_multiple_of(4096)).and_then(|()| next.sync());
             if let Err(error) = grown {
@@ -106,8 +110,9 @@ impl Room {
         Ok(next)
     }
 
-    /// Makes a spare file, or else a new one, the segment with the next number.
-    fn make(&self, state: &mut RoomState, control: bool) -> Result<SegmentFile, Error> {
+    /// Makes a spare file, or else a new one, the segment with the next number. Where it is `needed` for so many bytes and
+    /// a whole one does not fit on the disk any more, a shorter one does.
+    fn make(&self, state: &mut RoomState, control: bool, needed: Option<u64>) -> Result<SegmentFile, Error> {
         let spare = if state.spares.len() > RESERVED {
             state.spares.pop()
         } else {
@@ -124,6 +129,12 @@ impl Room {
                         Some(reserve) => self.open_spare(reserve)?,
                         None => (self.allocate_smaller(&from)?, from),
                     },
+                    Err(full @ Error::Full { .. }) => match needed {
+                        Some(bytes) if self.leaves_enough(bytes) => {
+                            (self.allocate_file(&from, self.shorter(bytes))?, from)
+                        }
+                        _ => return Err(full),
+                    },
                     Err(error) => return Err(error),
                 }
             }
@@ -139,6 +150,18 @@ impl Room {
     fn open_spare(&self, path: PathBuf) -> Result<(File, PathBuf), Error> {
         let file = File::options().read(true).write(true).open(&path);
         Ok((file.map_err(|e| Error::io("open the spare segment", &path, e))?, path))
+    }
+
+    /// Whether votes, and what the layer above writes beside the journal, find room behind a shorter segment.
+    fn leaves_enough(&self, bytes: u64) -> bool {
+        let free = fs::free_bytes(&self.dir_file).unwrap_or(0);
+        free >= self.shorter(bytes) + self.segment_len / 4
+    }
+
+    /// The length of a segment that is made for so many bytes where a whole one does not fit.
+    fn shorter(&self, bytes: u64) -> u64 {
+        let eighth = (self.segment_len / 8).max(SEGMENT_BYTES_MIN);
+        bytes.max(eighth).next_multiple_of(4096)
     }
 
     /// For a vote, a short segment will do.
@@ -288,7 +311,7 @@ impl Room {
             state.spares.push(path);
         }
         if state.ready.is_none() {
-            state.ready = Some(self.make(state, false)?);
+            state.ready = Some(self.make(state, false, None)?);
         }
         Ok(())
     }

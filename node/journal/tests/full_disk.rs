@@ -107,3 +107,36 @@ fn a_full_disk_refuses_entries_keeps_votes_and_recovers() {
     assert_eq!(journal.log_state().last, Some((2, last + 10)));
     assert_eq!(journal.failed(), None);
 }
+
+/// What takes messages away must find room where a whole segment does not fit any more.
+#[test]
+fn where_a_whole_segment_does_not_fit_entries_go_to_a_shorter_one() {
+    let Some(disk) = SmallDisk::mount(10 * SEGMENT + SEGMENT * 7 / 8) else {
+        eprintln!("SKIPPED: cannot mount a tmpfs here (not root?)");
+        return;
+    };
+    let config = Config {
+        segment_bytes: SEGMENT,
+        cache_bytes_max: 8 << 10,
+        ..Config::new(disk.path().join("journal"))
+    };
+    let journal = Journal::open(config.clone()).unwrap();
+    journal.reset_live(std::iter::empty());
+    journal.set_live_horizon(u64::MAX);
+    let mut last = 0;
+    while wait(|done| journal.append(vec![record(1, last + 1, 1_000)], done)).is_ok() {
+        last += 1;
+        assert!(last < 1_000, "the disk must become full");
+    }
+    assert_eq!(journal.failed(), None);
+    let left = rustix::fs::statvfs(disk.path()).unwrap();
+    let left_bytes = left.f_bavail * left.f_frsize;
+    assert!(left_bytes < SEGMENT / 2, "{left_bytes} bytes are left");
+    assert!(left_bytes >= SEGMENT / 4, "only {left_bytes} bytes are left for votes");
+    wait(|done| journal.put_cell(1, Bytes::from_static(b"vote"), true, done)).unwrap();
+    journal.close();
+
+    let journal = Journal::open(config).unwrap();
+    assert_eq!(journal.log_state().last, Some((1, last)));
+    assert_eq!(read_all(&journal, 1).len() as u64, last);
+}

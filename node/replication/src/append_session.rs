@@ -133,6 +133,7 @@ where
                 let Some(sent) = self.unanswered.pop_front() else {
                     return Err(unexpected(kind::APPENDED));
                 };
+                self.peer.note_room(&answer);
                 let result = decode_appended(answer, sent.prev)?;
                 self.peer.note_answer(&result, sent.term, sent.at);
                 Ok(result)

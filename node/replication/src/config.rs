@@ -106,9 +106,14 @@ pub struct Config {
     pub append_requests_max: usize,
     /// Bytes of entries in one append request.
     pub append_bytes_max: usize,
-    /// Nothing but votes is written when only so much is left on the disk: at least one segment of the journal, since
-    /// an append that finds no room for another segment would stop the replica.
+    /// No message is stored when only three times so much is left on the disk: at least one segment of the journal. Three
+    /// quarters of it are left by everything else but votes, and half of it by slaves, since an append that finds no room for another
+    /// segment would stop the replica.
     pub disk_reserve_bytes: u64,
+    /// Where no more is free on the disk, what was consumed is let go of at once; more than where producers begin to wait.
+    pub disk_short_bytes: u64,
+    /// Bytes that the journal shall take on disk; where it has nearly as much, what was consumed is let go of at once.
+    pub store_limit_bytes: u64,
     /// How long a message that only moves the commit index waits for a real append to carry it.
     pub commit_hold_ms: u64,
     /// Time-out for a connection to a peer.
@@ -146,6 +151,8 @@ impl Config {
             append_requests_max: 4,
             append_bytes_max: 4 * 1024 * 1024,
             disk_reserve_bytes: 64 * 1024 * 1024,
+            disk_short_bytes: 512 * 1024 * 1024,
+            store_limit_bytes: u64::MAX,
             commit_hold_ms: 2,
             dial_timeout_ms: 1_000,
             snapshot_timeout_ms: 600_000,

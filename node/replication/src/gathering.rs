@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use ferrymq_broker::BatchBuilder;
+use ferrymq_broker::{BatchBuilder, stores_messages};
 
 /// So many bytes are worth a round of their own beside the one under way.
 const WORTH_A_ROUND_BYTES: usize = 64 * 1024;
@@ -30,6 +30,8 @@ pub(crate) struct Gathered {
     pub(crate) tokens: Vec<u64>,
     /// Commands that somebody waits for.
     pub(crate) awaited: usize,
+    /// There are messages to be stored among them.
+    pub(crate) stores: bool,
 }
 
 /// What to do now.
@@ -104,6 +106,7 @@ impl Gathering {
         self.open.batch.push(command);
         self.open.tokens.push(token);
         self.open.awaited += usize::from(awaited);
+        self.open.stores |= stores_messages(command);
         self.last_came = now;
     }
 

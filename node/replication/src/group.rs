@@ -26,7 +26,7 @@ use crate::log_store::{LogStore, cell};
 use crate::membership::{self, MembershipError};
 use crate::network::{Links, Network};
 use crate::pipeline::Pipeline;
-use crate::replica::{Replica, journal_place};
+use crate::replica::{DiskBounds, Replica, journal_place};
 use crate::role::Role;
 use crate::state_file::StateFileError;
 use crate::state_machine::StateMachine;
@@ -113,7 +113,11 @@ impl Group {
         let replica = Replica::open(
             journal.clone(),
             config.dir.clone(),
-            config.disk_reserve_bytes,
+            DiskBounds {
+                reserve_bytes: config.disk_reserve_bytes,
+                short_bytes: config.disk_short_bytes,
+                store_limit_bytes: config.store_limit_bytes,
+            },
             settings,
             events,
         )?;
@@ -194,10 +198,11 @@ impl Group {
         self.inner.pipeline.backlog_bytes()
     }
 
-    /// Whether this node's disk has room for that many more bytes: ask before admitting a producer's message. Commands
-    /// are answered with `Failure::Full` only when `disk_reserve_bytes` are left, so that acknowledgements still pass.
+    /// Whether the disks of a majority, this node's among them, have room for that many more bytes: ask before admitting a producer's message. Commands
+    /// that store messages are answered with `Failure::Full` only when three times `disk_reserve_bytes` are left,
+    /// all others when three quarters of that are, so that acknowledgements still pass.
     pub fn has_room(&self, bytes: u64) -> bool {
-        self.inner.replica.journal.has_room(bytes)
+        self.inner.replica.majority_has_room(bytes)
     }
 
     /// How long ago this slave last heard its master, in milliseconds; none where it never did.

@@ -9,10 +9,12 @@ const MARK_BYTES_MAX: u64 = 1 << 20;
 /// Bytes applied and freed, with marks along the log.
 #[derive(Debug, Default)]
 pub(crate) struct Growth {
-    /// Log that stays behind a cut, in bytes.
+    /// Log that usually stays behind a cut, in bytes.
     keep_bytes: u64,
     /// Since a snapshot was last due: log that came, and messages that went.
     due_bytes: u64,
+    /// What it was when one was due last.
+    taken_bytes: u64,
     /// Log since the start, in bytes.
     log_bytes: u64,
     /// (index, log bytes up to and with it), in order.
@@ -27,6 +29,7 @@ impl Growth {
         Self {
             keep_bytes,
             due_bytes: 0,
+            taken_bytes: 0,
             log_bytes: 0,
             marks: VecDeque::new(),
             seen_bytes: 0,
@@ -54,16 +57,21 @@ impl Growth {
         self.seen_bytes = self.log_bytes;
         let due = self.due_bytes >= bytes || (idle && self.due_bytes >= bytes / 8);
         if due {
-            self.due_bytes = 0;
+            self.taken_bytes = std::mem::take(&mut self.due_bytes);
         }
         due
     }
 
-    /// The entry up to which the log may go, never beyond the snapshot. Marks below are dropped.
-    pub(crate) fn cut(&mut self, snapshot_index: u64) -> Option<u64> {
+    /// The snapshot that was due last could not be made: it is still due.
+    pub(crate) fn not_taken(&mut self) {
+        self.due_bytes += std::mem::take(&mut self.taken_bytes);
+    }
+
+    /// The entry up to which the log may go so that `keep_bytes` stay, never beyond the snapshot. Marks below are dropped.
+    pub(crate) fn cut(&mut self, snapshot_index: u64, keep_bytes: u64) -> Option<u64> {
         let mut cut = None;
         while let Some(&(index, bytes)) = self.marks.front() {
-            if index > snapshot_index || self.log_bytes - bytes < self.keep_bytes {
+            if index > snapshot_index || self.log_bytes - bytes < keep_bytes {
                 break;
             }
             cut = Some(index);
@@ -88,6 +96,9 @@ mod tests {
         growth.add(3, 130, 0);
         assert!(!growth.take_due(1000), "more may come");
         assert!(growth.take_due(1000), "nothing more came");
+        assert!(!growth.take_due(1000));
+        growth.not_taken();
+        assert!(growth.take_due(1000), "the last one failed");
     }
 
     #[test]
@@ -96,8 +107,13 @@ mod tests {
         for index in 1..=10 {
             growth.add(index, MARK_BYTES_MAX, 0);
         }
-        assert_eq!(growth.cut(4), Some(4));
-        assert_eq!(growth.cut(10), Some(7));
-        assert_eq!(growth.cut(10), None);
+        assert_eq!(growth.cut(4, 3 * MARK_BYTES_MAX), Some(4));
+        assert_eq!(growth.cut(10, 3 * MARK_BYTES_MAX), Some(7));
+        assert_eq!(growth.cut(10, 3 * MARK_BYTES_MAX), None);
+        assert_eq!(
+            growth.cut(10, MARK_BYTES_MAX),
+            Some(9),
+            "less is kept where space is short"
+        );
     }
 }

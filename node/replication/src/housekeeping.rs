@@ -23,11 +23,12 @@ pub(crate) async fn run(inner: Arc<Inner>) {
     let mut stragglers_at = Instant::now() + between;
     loop {
         look.tick().await;
-        let due = inner.replica.growth().take_due(inner.config.snapshot_log_bytes);
+        let (snapshot_log_bytes, log_keep_bytes) = thresholds(&inner);
+        let due = inner.replica.growth().take_due(snapshot_log_bytes);
         if due && let Err(error) = inner.raft.trigger().snapshot().await {
             tracing::debug!(%error, "no snapshot");
         }
-        let cut = inner.replica.growth().cut(inner.replica.on_disk());
+        let cut = inner.replica.growth().cut(inner.replica.on_disk(), log_keep_bytes);
         if let Some(index) = cut
             && let Err(error) = inner.raft.trigger().purge_log(index).await
         {
@@ -40,6 +41,17 @@ pub(crate) async fn run(inner: Arc<Inner>) {
             }
         }
     }
+}
+
+/// After how much a snapshot is made, and how much log stays behind it, in bytes. Where space is short, thresholds that
+/// are far apart for speed would keep what was consumed for good: nothing more comes that would reach them.
+fn thresholds(inner: &Inner) -> (u64, u64) {
+    let (snapshot_log_bytes, log_keep_bytes) = (inner.config.snapshot_log_bytes, inner.config.log_keep_bytes);
+    if !inner.replica.is_short_of_room() {
+        return (snapshot_log_bytes, log_keep_bytes);
+    }
+    let short = inner.replica.short_of_room_bytes();
+    (snapshot_log_bytes.min(short), log_keep_bytes.min(short / 4))
 }
 
 /// Copies what lives in sparse segments forward, after which the journal lets the files go. A slave that installs a

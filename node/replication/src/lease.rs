@@ -103,6 +103,11 @@ impl Lease {
         }
     }
 
+    /// How many voters there are, this node included.
+    pub(crate) fn voters(&self) -> usize {
+        self.lock().voters.iter().map(BTreeSet::len).max().unwrap_or(1)
+    }
+
     /// A master's request has come to this node.
     pub(crate) fn heard_master(&self) {
         self.master_micros.store(self.now_micros().max(1), Ordering::Relaxed);

@@ -19,6 +19,7 @@ mod log_store;
 mod types;
 
 mod replica;
+mod rooms;
 mod snapshot;
 mod state_file;
 mod state_machine;

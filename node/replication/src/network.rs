@@ -28,7 +28,7 @@ use crate::replica::Replica;
 use crate::rpc::{Connection, Rpc, unexpected};
 use crate::snapshot::{self, SendError, StateSnapshot};
 use crate::types::{Types, Vote};
-use crate::wire::{decode_appended, encode_append, from_json, kind};
+use crate::wire::{decode_appended, encode_append, from_json, kind, room_of};
 
 /// What every connection of this node needs.
 pub(crate) struct Links {
@@ -104,6 +104,7 @@ impl Peer {
         let sent = Instant::now();
         match self.rpc.ask(kind::APPEND, &encode_append(request)?).await? {
             (kind::APPENDED, answer) => {
+                self.note_room(&answer);
                 let result = decode_appended(answer, prev)?;
                 self.note_answer(&result, term, sent);
                 Ok(result)
@@ -116,6 +117,15 @@ impl Peer {
     pub(crate) fn note_answer(&self, result: &StreamAppendResult<Types>, term: u64, sent: Instant) {
         if !matches!(result, Err(openraft::raft::StreamAppendError::HigherVote(_))) {
             self.links.lease.answered(self.target, term, sent);
+        }
+    }
+
+    /// An answer tells what room the node has.
+    pub(crate) fn note_room(&self, answer: &[u8]) {
+        if let Some(free_bytes) = room_of(answer) {
+            let voters = self.links.lease.voters();
+            let rooms = &self.links.replica.rooms;
+            rooms.told(self.target, free_bytes, voters, Instant::now());
         }
     }
 

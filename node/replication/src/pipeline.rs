@@ -132,12 +132,13 @@ impl Pipeline {
                 (Next::At(at), _) => return Some(at),
                 (Next::Wait, _) => return None,
             };
+            let stores = gathered.stores;
             let (payload, answer) = self.clone().proposal(gathered);
             if let Some(failure) = refused {
                 answer.fail(failure);
                 continue;
             }
-            if !self.replica.has_room_for_log(payload.len()) {
+            if !self.replica.has_room_for(payload.len(), stores) {
                 answer.fail(Failure::Full);
                 continue;
             }

@@ -15,15 +15,34 @@ use tokio::sync::mpsc;
 
 use crate::event::GroupEvent;
 use crate::growth::Growth;
+use crate::rooms::Rooms;
 use crate::state_file::{StateFile, StateFileError, open_newest, remove_older};
 use crate::types::{LogId, StoredMembership, term_and_index};
+
+/// How much of the disk is for what, in bytes; see [`crate::Config`].
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct DiskBounds {
+    pub(crate) reserve_bytes: u64,
+    pub(crate) short_bytes: u64,
+    pub(crate) store_limit_bytes: u64,
+}
+
+impl DiskBounds {
+    /// The whole disk is for everything.
+    #[cfg(test)]
+    pub(crate) const NONE: DiskBounds = DiskBounds {
+        reserve_bytes: 0,
+        short_bytes: 0,
+        store_limit_bytes: u64::MAX,
+    };
+}
 
 /// The state and where it comes from; shared by the state machine and the group's door.
 pub(crate) struct Replica {
     pub(crate) journal: Journal,
     /// Where state files lie.
     pub(crate) dir: PathBuf,
-    disk_reserve_bytes: u64,
+    disk: DiskBounds,
     settings: Settings,
     state: RwLock<State>,
     /// Whether effects are wanted. Only changes while the lock is held, so never in the middle of an apply.
@@ -32,6 +51,8 @@ pub(crate) struct Replica {
     pins: AtomicUsize,
     /// Index of the newest state on disk, 0 for none.
     on_disk: AtomicU64,
+    /// What slaves have told of their disks.
+    pub(crate) rooms: Rooms,
     /// A state is being written.
     saving: Mutex<()>,
     /// How much a snapshot would let go since the last one, and where the log may be cut.
@@ -70,7 +91,7 @@ impl Replica {
     pub(crate) fn open(
         journal: Journal,
         dir: PathBuf,
-        disk_reserve_bytes: u64,
+        disk: DiskBounds,
         settings: Settings,
         events: mpsc::UnboundedSender<GroupEvent>,
     ) -> Result<Arc<Replica>, StateFileError> {
@@ -99,12 +120,13 @@ impl Replica {
         Ok(Arc::new(Replica {
             journal,
             dir,
-            disk_reserve_bytes,
+            disk,
             settings,
             state: RwLock::new(state),
             attached: AtomicBool::new(false),
             pins: AtomicUsize::new(0),
             on_disk: AtomicU64::new(on_disk),
+            rooms: Rooms::default(),
             saving: Mutex::new(()),
             growth: Mutex::new(Growth::default()),
             events,
@@ -194,9 +216,44 @@ impl Replica {
         self.pins.load(Ordering::Acquire) > 0
     }
 
-    /// Whether entries of so many bytes can be appended without touching what is left for votes.
-    pub(crate) fn has_room_for_log(&self, bytes: usize) -> bool {
-        self.journal.free_bytes() >= self.disk_reserve_bytes.saturating_add(bytes as u64)
+    /// Whether a batch of so many bytes can be proposed. One that `stores` messages leaves more than the reserve alone, in
+    /// which acknowledgements find room: two batches are under way at a time, and each may begin another segment. All
+    /// others leave what is needed to make a snapshot, without which nothing gets free.
+    pub(crate) fn has_room_for(&self, bytes: usize, stores: bool) -> bool {
+        let keep = if stores {
+            self.disk.reserve_bytes.saturating_mul(3)
+        } else {
+            self.disk.reserve_bytes / 4 * 3
+        };
+        self.journal.free_bytes() >= keep.saturating_add(bytes as u64)
+    }
+
+    /// Whether a majority has room for that many more bytes of messages, with what the journal calls room to spare.
+    pub(crate) fn majority_has_room(&self, bytes: u64) -> bool {
+        let spare = self.disk.reserve_bytes.saturating_mul(2);
+        self.journal.has_room(bytes) && self.rooms.majority_bytes() >= bytes.saturating_add(spare)
+    }
+
+    /// Whether entries of so many bytes can be taken from the master. A slave whose disk is somewhat fuller than the
+    /// master's keeps up with what the master has room for. It must be more than the journal leaves behind a shorter
+    /// segment, or an append would stop the replica.
+    pub(crate) fn has_room_for_entries(&self, bytes: usize) -> bool {
+        self.journal.free_bytes() >= (self.disk.reserve_bytes / 2).saturating_add(bytes as u64)
+    }
+
+    /// Space is so short that what was consumed is to be let go at once.
+    pub(crate) fn is_short_of_room(&self) -> bool {
+        let in_use = || {
+            let stats = self.journal.stats();
+            stats.bytes_on_disk.saturating_sub(stats.spare_bytes)
+        };
+        self.journal.free_bytes() < self.disk.short_bytes
+            || (self.disk.store_limit_bytes < u64::MAX && in_use() > self.disk.store_limit_bytes / 4 * 3)
+    }
+
+    /// Log that is kept for slaves that lag while space is short, in bytes.
+    pub(crate) fn short_of_room_bytes(&self) -> u64 {
+        self.disk.reserve_bytes
     }
 
     /// What has grown since the last snapshot.
@@ -339,7 +396,14 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (events, _) = mpsc::unbounded_channel();
         let journal = Journal::open(ferrymq_journal::Config::new(dir.path().join("journal"))).unwrap();
-        let replica = Replica::open(journal, dir.path().join("state"), 0, Settings::default(), events).unwrap();
+        let replica = Replica::open(
+            journal,
+            dir.path().join("state"),
+            DiskBounds::NONE,
+            Settings::default(),
+            events,
+        )
+        .unwrap();
         let save_all = |indexes: std::ops::Range<u64>| {
             for index in indexes {
                 let file = StateFile {
@@ -370,7 +434,14 @@ mod tests {
         };
         let (events, _) = mpsc::unbounded_channel();
         let journal = Journal::open(config).unwrap();
-        let replica = Replica::open(journal, dir.path().join("state"), 0, Settings::default(), events).unwrap();
+        let replica = Replica::open(
+            journal,
+            dir.path().join("state"),
+            DiskBounds::NONE,
+            Settings::default(),
+            events,
+        )
+        .unwrap();
         for index in 0..20 {
             commit(&replica, index, &message(10_000));
         }

@@ -22,7 +22,7 @@ use crate::purpose;
 use crate::rpc::{Connection, unexpected};
 use crate::snapshot;
 use crate::types::{SnapshotMeta, Types, term_and_index};
-use crate::wire::{decode_append, encode_appended, from_json, kind, to_json};
+use crate::wire::{decode_append, encode_appended, from_json, kind, to_json, with_room};
 
 /// Serves one accepted stream until it ends.
 pub(crate) async fn serve(inner: &Arc<Inner>, purpose: Purpose, peer: PeerName, stream: PeerStream) {
@@ -63,7 +63,7 @@ async fn serve_append(inner: &Arc<Inner>, connection: Connection) -> io::Result<
             Ok(request) => {
                 heard.heard(&request.vote);
                 let bytes: usize = request.entries.iter().map(entry_bytes).sum();
-                if bytes > 0 && !replica.has_room_for_log(bytes) {
+                if bytes > 0 && !replica.has_room_for_entries(bytes) {
                     tracing::warn!(bytes, "no room for the master's entries: the disk is full");
                     return None;
                 }
@@ -77,10 +77,11 @@ async fn serve_append(inner: &Arc<Inner>, connection: Connection) -> io::Result<
     });
     let mut answers = pin!(inner.raft.stream_append(requests).ready_chunks(ANSWERS_AT_ONCE_MAX));
     while let Some(ready) = answers.next().await {
+        let free_bytes = inner.replica.journal.free_bytes();
         for answer in ready {
             let answer = answer.map_err(io::Error::other)?;
             writer
-                .queue(kind::APPENDED, &[encode_appended(&answer)])
+                .queue(kind::APPENDED, &[with_room(encode_appended(&answer), free_bytes)])
                 .map_err(io::Error::other)?;
         }
         writer.flush().await.map_err(io::Error::other)?;
@@ -132,7 +133,8 @@ async fn answer(inner: &Arc<Inner>, hearing: &Hearing, kind: u8, request: Bytes)
                 AppendEntriesResponse::Conflict => Err(StreamAppendError::Conflict(prev.ok_or_else(no_predecessor)?)),
                 AppendEntriesResponse::HigherVote(vote) => Err(StreamAppendError::HigherVote(vote)),
             };
-            return Ok((kind::APPENDED, encode_appended(&result)));
+            let free_bytes = inner.replica.journal.free_bytes();
+            return Ok((kind::APPENDED, with_room(encode_appended(&result), free_bytes)));
         }
         kind::VOTE => {
             let mut request: VoteRequest<Types> = from_json(&request)?;

@@ -103,16 +103,25 @@ impl StateFile {
 
     fn write_whole(&self, dir: &Path, index: u64) -> io::Result<()> {
         let unfinished = dir.join(format!("{}.tmp", name(index)));
-        let mut file = File::create(&unfinished)?;
+        let file = self.write_parts(&unfinished).inspect_err(|_| {
+            // Where it cannot be removed the next start does; what matters is why it is unfinished.
+            let _ = fs::remove_file(&unfinished);
+        })?;
+        // Of another kind than a disk that has no room: that a sync has failed is final.
+        file.sync_all().map_err(io::Error::other)?;
+        fs::rename(&unfinished, dir.join(name(index)))?;
+        File::open(dir)?.sync_all()
+    }
+
+    fn write_parts(&self, unfinished: &Path) -> io::Result<File> {
+        let mut file = File::create(unfinished)?;
         let mut crc = crc32fast::Hasher::new();
         for part in self.parts()? {
             crc.update(&part);
             file.write_all(&part)?;
         }
         file.write_all(&crc.finalize().to_le_bytes())?;
-        file.sync_all()?;
-        fs::rename(&unfinished, dir.join(name(index)))?;
-        File::open(dir)?.sync_all()
+        Ok(file)
     }
 
     fn parts(&self) -> io::Result<[Bytes; 4]> {

@@ -207,9 +207,20 @@ impl RaftSnapshotBuilder<Types> for SnapshotBuilder {
         };
         let replica = self.replica.clone();
         let write = move || replica.save(&file, || Ok(()));
-        tokio::task::spawn_blocking(write).await.map_err(io::Error::other)??;
+        match tokio::task::spawn_blocking(write).await.map_err(io::Error::other)? {
+            // The log is cut by what is on disk, so nothing relies on it; it is tried again soon.
+            Err(error) if is_no_space(&error) => {
+                tracing::warn!(%error, "no room for a snapshot; trying again");
+                self.replica.growth().not_taken();
+            }
+            written => written?,
+        }
         Ok(snapshot)
     }
+}
+
+fn is_no_space(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 /// What the node is told of an applied entry.

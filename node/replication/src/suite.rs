@@ -9,7 +9,7 @@ use openraft::testing::log::{StoreBuilder, Suite};
 use tokio::sync::mpsc;
 
 use crate::log_store::LogStore;
-use crate::replica::Replica;
+use crate::replica::{DiskBounds, Replica};
 use crate::state_machine::StateMachine;
 use crate::types::Types;
 
@@ -27,7 +27,7 @@ impl StoreBuilder<Types, LogStore, StateMachine, tempfile::TempDir> for InTempDi
         let replica = Replica::open(
             journal.clone(),
             dir.path().join("state"),
-            0,
+            DiskBounds::NONE,
             Settings::default(),
             events,
         )

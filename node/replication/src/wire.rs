@@ -133,6 +133,31 @@ pub(crate) fn decode_appended(mut frame: Bytes, prev: Option<LogId>) -> io::Resu
     }
 }
 
+/// A follower's answer with the bytes that its disk has free behind it. Who does not know of them does not look there.
+pub(crate) fn with_room(answer: Bytes, free_bytes: u64) -> Bytes {
+    if room_at(&answer) != Some(answer.len()) {
+        return answer;
+    }
+    let mut out = BytesMut::from(answer);
+    out.put_u64_le(free_bytes);
+    out.freeze()
+}
+
+/// What [`with_room`] has put behind an answer.
+pub(crate) fn room_of(answer: &[u8]) -> Option<u64> {
+    let (free_bytes, _) = answer.get(room_at(answer)?..)?.split_first_chunk()?;
+    Some(u64::from_le_bytes(*free_bytes))
+}
+
+/// Where the answer of one that has what it was sent ends.
+fn room_at(answer: &[u8]) -> Option<usize> {
+    match answer {
+        [0, 0, ..] => Some(2),
+        [0, 1, ..] => Some(18),
+        _ => None,
+    }
+}
+
 /// A rare message.
 pub(crate) fn to_json(message: &impl Serialize) -> io::Result<Bytes> {
     Ok(Bytes::from(serde_json::to_vec(message)?))
@@ -253,5 +278,13 @@ mod tests {
             "no conflict without a predecessor"
         );
         assert!(decode_appended(Bytes::new(), None).is_err());
+        for matched in [None, Some(prev)] {
+            let answer = with_room(encode_appended(&Ok(matched)), 7 << 40);
+            assert_eq!(room_of(&answer), Some(7 << 40));
+            assert_eq!(decode_appended(answer.clone(), Some(prev)).unwrap(), Ok(matched));
+            (0..answer.len()).for_each(|len| assert_eq!(room_of(&answer[..len]), None));
+        }
+        let higher = encode_appended(&Err(StreamAppendError::HigherVote(Vote::new(9, 3))));
+        assert_eq!(with_room(higher.clone(), 7), higher);
     }
 }

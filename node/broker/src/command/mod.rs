@@ -162,6 +162,45 @@ pub fn encode_transaction(commands: &[Bytes]) -> Bytes {
     out.freeze()
 }
 
+/// Whether an encoded command stores messages: where space is short, what takes them away or only notes something goes on.
+/// What is not known here counts as storing.
+pub fn stores_messages(command: &[u8]) -> bool {
+    match command.first() {
+        Some(&kind::TRANSACTION) => {
+            let mut rest = command.get(HEADER_BYTES + 4..).unwrap_or_default();
+            while let Some((header, body)) = rest.split_first_chunk::<HEADER_BYTES>() {
+                let len = u32::from_le_bytes([header[1], header[2], header[3], header[4]]);
+                if stores_messages(rest) {
+                    return true;
+                }
+                rest = body.get(len as usize..).unwrap_or_default();
+            }
+            false
+        }
+        Some(kind) => !NOTES.contains(kind),
+        None => false,
+    }
+}
+
+/// Kinds that store no message.
+const NOTES: [u8; 15] = [
+    kind::ACKNOWLEDGE,
+    kind::RETURN,
+    kind::EXPIRE,
+    kind::SUBSCRIBE,
+    kind::UNSUBSCRIBE,
+    kind::OFFER,
+    kind::RELEASE,
+    kind::FORGET,
+    kind::RECLAIM,
+    kind::CONSUMING,
+    kind::BEGIN_TERM,
+    kind::FOUND,
+    kind::DELETE_DESTINATION,
+    kind::OPEN_DESTINATION,
+    kind::PASS,
+];
+
 /// Bytes of a command's header.
 pub(crate) const HEADER_BYTES: usize = 5;
 
@@ -173,4 +212,39 @@ pub(crate) fn framed(out: &mut BytesMut, kind: u8, body: impl FnOnce(&mut BytesM
     body(out);
     let len = (out.len() - at - 4) as u32;
     out[at..at + 4].copy_from_slice(&len.to_le_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_stores_messages_is_known_by_its_encoding() {
+        let enqueue = || {
+            Command::Enqueue(Enqueue {
+                message: Bytes::from_static(b"message"),
+            })
+        };
+        let acknowledge = || {
+            Command::Acknowledge(Acknowledge {
+                queue: 1,
+                seqs: vec![1, 2],
+            })
+        };
+        for (command, stores) in [
+            (enqueue(), true),
+            (acknowledge(), false),
+            (Command::BeginTerm, false),
+            (Command::Transaction(vec![]), false),
+            (Command::Transaction(vec![acknowledge(), acknowledge()]), false),
+            (Command::Transaction(vec![acknowledge(), enqueue()]), true),
+        ] {
+            assert_eq!(stores_messages(&command.encode()), stores, "{command:?}");
+        }
+        let cut = Command::Transaction(vec![acknowledge()]).encode();
+        for len in 0..cut.len() {
+            stores_messages(&cut[..len]);
+        }
+        assert!(stores_messages(&[255, 0, 0, 0, 0]), "of a later version");
+    }
 }
