@@ -4,6 +4,7 @@
 //! A change marks its destination; nothing is computed until somebody asks: [`DemandTable::remote`] for the node,
 //! [`DemandTable::changes`] and [`DemandTable::snapshot`] for a neighbour.
 
+mod ahead;
 mod news;
 mod tellers;
 mod telling;
@@ -18,6 +19,7 @@ use crate::{
     arrivals::Arrivals,
     config::Config,
     frame::Demand,
+    input::{Pace, Room},
     pattern::Filter,
     route::{settled_rtt, usable},
     row::{Key, Row, SELECTOR_BYTES_MAX, SELECTORS_MAX},
@@ -37,7 +39,9 @@ pub(crate) struct DemandTable {
     available_max: u32,
     rows_max: usize,
     filter: Filter,
-    local: BTreeMap<Destination, Row>,
+    local: BTreeMap<Destination, (Row, Pace)>,
+    /// Room here for what others have.
+    room: Room,
     neighbours: BTreeMap<GroupId, Neighbour>,
     tellers: Tellers,
     /// By origin: the neighbours that say that they have a link with it.
@@ -78,6 +82,7 @@ impl DemandTable {
             rows_max: config.rows_per_link_max,
             filter: Filter::new(&config.excluded, &config.dynamically_included),
             local: BTreeMap::new(),
+            room: Room::Plenty,
             neighbours: BTreeMap::new(),
             tellers: Tellers::default(),
             linked_with: BTreeMap::new(),
@@ -96,6 +101,7 @@ impl DemandTable {
         credit: u32,
         selectors: Vec<Option<String>>,
         durable: bool,
+        pace: Pace,
     ) {
         if !self.filter.permits(&destination) {
             return;
@@ -113,12 +119,24 @@ impl DemandTable {
                 selectors: bounded(selectors),
                 ..Row::presence(self.us, "")
             };
-            self.local.insert(destination.clone(), row);
+            self.local.insert(destination.clone(), (row, pace));
         }
         if others_too {
             self.for_neighbours.all(Some(destination));
         } else {
             self.for_neighbours.row(&key);
+        }
+    }
+
+    /// There is so much room here for what others have.
+    pub(crate) fn room(&mut self, room: Room) {
+        if std::mem::replace(&mut self.room, room) == room {
+            return;
+        }
+        let told = self.tellers.keys().filter_map(|key| key.destination.as_ref());
+        let destinations: BTreeSet<Destination> = self.local.keys().chain(told).cloned().collect();
+        for destination in destinations {
+            self.for_neighbours.all(Some(destination));
         }
     }
 

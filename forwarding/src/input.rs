@@ -20,7 +20,11 @@ pub enum Input {
         selectors: Vec<Option<String>>,
         /// True where a durable subscription is among them, whether its client is here or away.
         durable: bool,
+        /// What may be sent ahead of the free places.
+        pace: Pace,
     },
+    /// How much room this group has for messages from others now. It has all of it until told otherwise.
+    Room(Room),
     /// An offer was committed, or is pending from an earlier term (and then may already be accepted there). Sent, and
     /// repeated until answered. To be told in the order of `transfer` per group.
     Offered {
@@ -68,6 +72,34 @@ pub enum Input {
     },
     /// Nothing happened, but time passed. The driver ticks by itself; a test does it by hand.
     Tick,
+}
+
+/// How much the consumers of a destination do. A neighbour is told credit beyond their free places, for as much as they
+/// finish until it hears that they have room again and the next message has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Pace {
+    /// Consumers that have been at work lately.
+    pub busy: u32,
+    /// Messages that all of these finish in a second while they are at work.
+    pub per_second: u32,
+    /// Messages that wait for them here beyond their free places.
+    pub behind: u32,
+    /// Messages that they have in hand, not acknowledged.
+    pub in_hand: u32,
+}
+
+/// How much room a group has for messages from others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Room {
+    /// As much as its consumers have.
+    #[default]
+    Plenty,
+    /// It is full, but has been for so long that it takes a little for consumers that have nothing to do: two groups that
+    /// are full of what only the other one's consumers want would wait for each other for ever.
+    Little,
+    /// None: nobody is told any credit, and what arrives all the same waits unanswered, within the bounds of what may be
+    /// in flight.
+    None,
 }
 
 /// Somebody who may be the master, or any node, of another group. A hint: the link proves who it is.

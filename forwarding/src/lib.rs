@@ -38,7 +38,7 @@ pub use action::Action;
 pub use config::Config;
 pub use driver::Driver;
 pub use event::{DialId, Event, LinkId};
-pub use input::{Failed, Input, PeerCandidate};
+pub use input::{Failed, Input, Pace, PeerCandidate, Room};
 pub use mesh::Mesh;
 pub use output::{LinkState, LinkStatus, Output, RemoteDemand};
 pub use refusal::Refusal;

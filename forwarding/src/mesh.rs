@@ -83,9 +83,12 @@ impl Mesh {
                 credit,
                 selectors,
                 durable,
+                pace,
             } => {
-                self.demand.local(destination, consumers, credit, selectors, durable);
+                self.demand
+                    .local(destination, consumers, credit, selectors, durable, pace);
             }
+            Input::Room(room) => self.room(now_ms, room),
             Input::Settled { next, pending } => self.bridges.settled(next, pending),
             Input::Offered {
                 queue: _,

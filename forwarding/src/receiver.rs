@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use ferrymq_broker::{Accept, Carried, Command, Forget, GroupId, Refused, TransferId};
 use ferrymq_message::{Destination, StoredMessage};
 
-use crate::{config::Config, event::LinkId, frame::Transfer, refusal::Refusal};
+use crate::{config::Config, event::LinkId, frame::Transfer, input::Room, refusal::Refusal};
 
 /// What arrives from all groups.
 #[derive(Debug)]
@@ -16,6 +16,8 @@ pub(crate) struct Receivers {
     forget_transfers_min: u64,
     forget_interval_ms: u64,
     pending_bytes_max: usize,
+    /// There is no room, or little: then one transfer at a time is proposed.
+    room: Room,
 }
 
 /// What arrives from one group.
@@ -89,7 +91,18 @@ impl Receivers {
             forget_transfers_min: config.forget_transfers_min,
             forget_interval_ms: config.forget_interval_ms,
             pending_bytes_max: 4 * config.transfers_in_flight_max * config.transfer_bytes_max,
+            room: Room::Plenty,
         }
+    }
+
+    /// There is so much room here now; what has arrived without any may be [`Self::proposable`] then.
+    pub(crate) fn room(&mut self, room: Room) {
+        self.room = room;
+    }
+
+    /// Everybody from whom something has arrived.
+    pub(crate) fn origins(&self) -> Vec<GroupId> {
+        self.by_origin.keys().copied().collect()
     }
 
     /// Takes in a transfer from `origin` that came over `link`.
@@ -143,17 +156,14 @@ impl Receivers {
 
     /// What may be proposed now, in the order of arrival; marks it proposed.
     pub(crate) fn proposable(&mut self, origin: GroupId) -> Vec<TransferId> {
+        let at_once_max = self.at_once_max();
         let Some(receiver) = self.by_origin.get_mut(&origin) else {
             return Vec::new();
         };
-        if receiver
-            .pending
-            .values()
-            .any(|incoming| incoming.stage == Stage::Failed)
-        {
+        if receiver.any(Stage::Failed) {
             return Vec::new();
         }
-        receiver.propose(&[Stage::Queued])
+        receiver.propose(&[Stage::Queued], at_once_max)
     }
 
     /// What failed and may be proposed again, with all that waited behind it, in the order of arrival. First everything
@@ -161,14 +171,11 @@ impl Receivers {
     /// later must not overtake them (P6).
     pub(crate) fn retriable(&mut self, now_ms: u64) -> Vec<(GroupId, TransferId)> {
         let mut again = Vec::new();
+        let at_once_max = self.at_once_max();
         for (&origin, receiver) in &mut self.by_origin {
             if receiver.retry_at_ms().is_some_and(|at_ms| now_ms >= at_ms) {
-                again.extend(
-                    receiver
-                        .propose(&[Stage::Failed, Stage::Queued])
-                        .into_iter()
-                        .map(|t| (origin, t)),
-                );
+                let transfers = receiver.propose(&[Stage::Failed, Stage::Queued], at_once_max);
+                again.extend(transfers.into_iter().map(|transfer| (origin, transfer)));
             }
         }
         again
@@ -176,7 +183,8 @@ impl Receivers {
 
     /// When [`Self::retriable`] next yields something.
     pub(crate) fn retry_at_ms(&self) -> Option<u64> {
-        self.by_origin.values().filter_map(Receiver::retry_at_ms).min()
+        let retries = self.by_origin.values().filter_map(Receiver::retry_at_ms);
+        retries.min().filter(|_| self.room != Room::None)
     }
 
     /// The command for a pending transfer.
@@ -269,6 +277,15 @@ impl Receivers {
         }
     }
 
+    /// Transfers of one group that may be proposed and have no outcome.
+    fn at_once_max(&self) -> usize {
+        match self.room {
+            Room::Plenty => usize::MAX,
+            Room::Little => 1,
+            Room::None => 0,
+        }
+    }
+
     /// Messages stored from this group in this term.
     pub(crate) fn received(&self, origin: GroupId) -> u64 {
         self.by_origin.get(&origin).map_or(0, |receiver| receiver.received)
@@ -277,8 +294,11 @@ impl Receivers {
 
 impl Receiver {
     fn retry_at_ms(&self) -> Option<u64> {
-        let any = |stage| self.pending.values().any(|incoming| incoming.stage == stage);
-        (any(Stage::Failed) && !any(Stage::Proposed)).then_some(self.retry_at_ms)
+        (self.any(Stage::Failed) && !self.any(Stage::Proposed)).then_some(self.retry_at_ms)
+    }
+
+    fn any(&self, stage: Stage) -> bool {
+        self.pending.values().any(|incoming| incoming.stage == stage)
     }
 
     fn forget_at_ms(&self, transfers_min: u64) -> Option<u64> {
@@ -287,15 +307,24 @@ impl Receiver {
         (behind > 0 && !self.forgetting).then_some(at_ms.max(self.forget_not_before_ms))
     }
 
-    fn propose(&mut self, stages: &[Stage]) -> Vec<TransferId> {
+    /// In the order of arrival, and no more than may be without an outcome at a time.
+    fn propose(&mut self, stages: &[Stage], at_once_max: usize) -> Vec<TransferId> {
         let mut ready: Vec<(u64, TransferId)> = Vec::new();
-        for (&transfer, incoming) in &mut self.pending {
+        let mut proposed = 0;
+        for (&transfer, incoming) in &self.pending {
             if stages.contains(&incoming.stage) {
-                incoming.stage = Stage::Proposed;
                 ready.push((incoming.arrival, transfer));
+            } else if incoming.stage == Stage::Proposed {
+                proposed += 1;
             }
         }
         ready.sort_unstable();
+        ready.truncate(at_once_max.saturating_sub(proposed));
+        for (_, transfer) in &ready {
+            if let Some(incoming) = self.pending.get_mut(transfer) {
+                incoming.stage = Stage::Proposed;
+            }
+        }
         ready.into_iter().map(|(_, transfer)| transfer).collect()
     }
 }

@@ -11,7 +11,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use ferrymq_broker::{Carried, GroupId};
 use ferrymq_forwarding::{
-    Config, Driver, Input, LinkState, LinkStatus, Output, PeerCandidate, RemoteDemand, frame::PART_BYTES,
+    Config, Driver, Input, LinkState, LinkStatus, Output, Pace, PeerCandidate, RemoteDemand, frame::PART_BYTES,
 };
 use ferrymq_message::{Destination, Message};
 use ferrymq_transport::{Identity, LinkEndpoint, MeshSecret, PeerName};
@@ -99,6 +99,7 @@ impl Master {
             credit,
             selectors: vec![None],
             durable: false,
+            pace: Pace::default(),
         };
         self.tell(demand).await;
     }

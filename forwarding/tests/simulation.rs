@@ -5,7 +5,7 @@ mod sim;
 
 use std::collections::BTreeMap;
 
-use ferrymq_forwarding::RemoteDemand;
+use ferrymq_forwarding::{RemoteDemand, Room};
 use ferrymq_message::Destination;
 use sim::{CALM, Chaos, ROUGH, World, rng::Rng};
 
@@ -315,27 +315,37 @@ fn one_producers_messages_stay_in_order_for_a_sole_consumer() {
             world.run(chaos.below(12));
             trouble(&mut world, &mut chaos, 10);
         }
+        give_room(&mut world);
         world.run_until(&format!("seed {seed}: all consumed"), World::all_consumed_once);
         let consumed = &world.groups[1].model.consumed;
         assert!(consumed.is_sorted(), "seed {seed}: {consumed:?}");
     }
 }
 
-/// A cut, a crash or a deposed master once in `one_in` times.
+/// A cut, a crash, a deposed master or a store that becomes full once in `one_in` times.
 fn trouble(world: &mut World, chaos: &mut Rng, one_in: u64) {
     if !chaos.one_in(one_in) {
         return;
     }
     let group = chaos.below(world.groups.len() as u64) as usize;
-    match chaos.below(4) {
+    match chaos.below(6) {
         0 | 1 => world.cut_any(),
         2 => world.crash(group),
+        3 => world.room(group, Room::None),
+        4 => world.room(group, [Room::Plenty, Room::Little][chaos.below(2) as usize]),
         _ => world.depose(group),
     }
 }
 
+fn give_room(world: &mut World) {
+    (0..world.groups.len()).for_each(|group| world.room(group, Room::Plenty));
+}
+
 fn every_message_ends_once(seed: u64, shape: &str, count: usize, edges: Edges, chaos: Chaos) {
     let mut world = World::new(seed, count, edges, chaos);
+    // In half of the worlds something is sent ahead of busy consumers.
+    let per_second = [0, 200][(seed % 2) as usize];
+    world.groups.iter_mut().for_each(|group| group.per_second = per_second);
     let mut dice = Rng(seed.wrapping_mul(31) + 7);
     let last = count - 1;
     world.consume(last, &queue(), 2, false);
@@ -354,6 +364,7 @@ fn every_message_ends_once(seed: u64, shape: &str, count: usize, edges: Edges, c
             world.consume(to, &queue(), 1, false);
         }
     }
+    give_room(&mut world);
     (0..count).for_each(|group| world.consume(group, &queue(), u32::from(group == last), false));
     world.run_until(
         &format!("{shape} seed {seed}: all consumed once"),

@@ -123,6 +123,10 @@ pub(crate) struct Leader {
     ticks: u64,
     /// The first command of the term is committed.
     begun: bool,
+    /// It found the disk full, and is to be proposed again.
+    begin_refused: bool,
+    /// The tick since which the store has been full.
+    full_since: Option<u64>,
     /// Temporary queues that had no consumer at the last look.
     idle_temporary: BTreeSet<Destination>,
 }
@@ -158,6 +162,8 @@ impl Leader {
             in_doubt: false,
             ticks: 0,
             begun: false,
+            begin_refused: false,
+            full_since: None,
             idle_temporary: BTreeSet::new(),
             group,
             term,
@@ -227,6 +233,10 @@ impl Leader {
     pub(crate) fn begin_term(&mut self) {
         self.attached_index = self.group.attach(|_, index| index);
         tracing::info!(term = self.term, "this node is the master");
+        self.submit_begin();
+    }
+
+    fn submit_begin(&mut self) {
         self.submit(Command::BeginTerm.encode(), Pending::Begin);
         if self.group.with_broker(Broker::group) == 0 {
             self.submit(Command::Found(new_group_id()).encode(), Pending::Begin);
@@ -256,8 +266,10 @@ impl Leader {
         if self.in_doubt || !is_master {
             return Some(Ended::Deposed);
         }
-        if !self.begun && !self.pending.values().any(|pending| matches!(pending, Pending::Begin)) {
+        let begins = self.begin_refused || self.pending.values().any(|pending| matches!(pending, Pending::Begin));
+        if !self.begun && !begins {
             self.begun = true;
+            self.look_at_store();
             self.begin_mesh();
         }
         self.hand_out();
@@ -332,6 +344,9 @@ impl Leader {
 
     pub(crate) fn on_tick(&mut self) {
         if !self.begun {
+            if std::mem::take(&mut self.begin_refused) {
+                self.submit_begin();
+            }
             return;
         }
         let now_ms = clock::now_ms();
@@ -404,12 +419,25 @@ impl Leader {
                 tracing::info!("the store has room again: producers go on");
             }
             self.store_full = full;
+            self.full_since = full.then_some(self.ticks);
         }
+        self.tell_room();
         if !self.store_full {
             for connection in std::mem::take(&mut self.parked) {
                 self.unpark(connection);
             }
         }
+    }
+
+    /// Whether the disk has room for messages beyond what is on its way there.
+    fn has_room_for_sends(&self) -> bool {
+        self.has_room_beyond(self.config.store_reserve_bytes)
+    }
+
+    /// Whether so much stays free on the disk, with what is on its way there.
+    fn has_room_beyond(&self, reserve_bytes: u64) -> bool {
+        let on_its_way = self.group.backlog_bytes() as u64;
+        self.group.has_room(reserve_bytes.saturating_add(on_its_way))
     }
 
     /// Proposes an encoded command; its outcome will meet `pending`.

@@ -9,12 +9,14 @@ use ferrymq_message::Destination;
 
 use super::{
     DemandTable,
+    ahead::ahead,
     news::{News, Origins},
     ways::Way,
 };
 use crate::{
     bridge::Bridges,
     frame::Demand,
+    input::{Pace, Room},
     route::passed_on,
     row::{Key, Row},
     row_set::{RowSet, SharedRow},
@@ -23,6 +25,8 @@ use crate::{
 /// Rows and bytes in one frame; a frame is far below the transport's limit.
 const FRAME_ROWS_MAX: usize = 1_024;
 const FRAME_BYTES_TARGET: usize = 512 * 1024;
+/// Messages of one destination for which a full group has room after all, in its consumers' hands.
+const LITTLE: u32 = 4;
 
 /// What is to be told of one destination (`None`: of who is there), made once for all hearers: the nearest rows first.
 struct Tellable<'a> {
@@ -39,6 +43,8 @@ struct TellableRow<'a> {
     told_by_origin: Option<&'a BTreeSet<GroupId>>,
     /// Of a topic: messages that arrived here for this origin.
     arrived: u32,
+    /// Of our own consumers.
+    pace: Pace,
 }
 
 /// What one hearer does not know yet.
@@ -61,16 +67,18 @@ impl DemandTable {
         let mut rows = Vec::new();
         if destination.is_none_or(|destination| self.filter.permits(destination)) {
             let own = match destination {
-                None => Some(Row::presence(self.us, &self.name)),
+                None => Some((Row::presence(self.us, &self.name), Pace::default())),
                 Some(destination) => self.local.get(destination).cloned(),
             };
-            rows.extend(own.filter(|own| origins.contains(own.key.origin)));
+            rows.extend(own.filter(|(own, _)| origins.contains(own.key.origin)));
             let mut ways = self.ways(destination, &origins, bridges);
             ways.sort_by_key(|way| (way.row.path.len(), way.row.key.origin));
-            rows.extend(ways.iter().filter_map(|way| self.passed_on(way)));
+            let passed_on = ways.iter().filter_map(|way| self.passed_on(way));
+            rows.extend(passed_on.map(|row| (row, Pace::default())));
         }
         let topic = destination.filter(|destination| destination.kind().is_topic());
-        let mut tellable = |row: Row| TellableRow {
+        let mut tellable = |(row, pace): (Row, Pace)| TellableRow {
+            pace,
             told_by_origin: self.linked_with(&row),
             arrived: topic.map_or(0, |topic| self.arrivals.waiting(topic, Some(row.key.origin))),
             shared: SharedRow::new(row, scratch),
@@ -112,10 +120,12 @@ impl DemandTable {
         let mut difference = Difference::default();
         let mut kept = BTreeSet::new();
         let mut arrived = tellable.arrived;
+        let rtt_us = self.neighbours.get(&hearer).map_or(0, |neighbour| neighbour.rtt_us);
         for TellableRow {
             shared,
             told_by_origin,
             arrived: arrived_for_it,
+            pace,
         } in &tellable.rows
         {
             let row = shared.row();
@@ -128,12 +138,18 @@ impl DemandTable {
                 continue;
             }
             kept.insert(row.key.origin);
-            let taken = row.credit.min(arrived);
+            let offered = match self.room {
+                Room::Plenty => row.credit.saturating_add(ahead(*pace, rtt_us)),
+                Room::Little if row.durable => 0,
+                Room::Little => row.credit.min(LITTLE.saturating_sub(pace.in_hand)),
+                Room::None => 0,
+            };
+            let taken = offered.min(arrived);
             arrived -= taken;
             let second_choice = from_origin || (row.key.origin != self.us && self.has_own_way(hearer, &row.key));
             let credit = match second_choice {
                 true => 0,
-                false => (row.credit - taken).saturating_sub(*arrived_for_it),
+                false => (offered - taken).saturating_sub(*arrived_for_it),
             };
             let consumers = if from_origin { 0 } else { row.consumers };
             if told.get(&row.key).is_some_and(|old| old.is(row, consumers, credit)) {

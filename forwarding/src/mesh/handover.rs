@@ -8,7 +8,7 @@ use crate::{
     bridge::{Answer, Offer, Taken},
     event::LinkId,
     frame::{Demand, Frame, Transfer},
-    input::Failed,
+    input::{Failed, Room},
     output::Output,
     proposals::Purpose,
     receiver::{Arrival, Finished},
@@ -103,6 +103,15 @@ impl Mesh {
     fn propose_arrived(&mut self, now_ms: u64, origin: GroupId) {
         for transfer in self.receivers.proposable(origin) {
             self.propose(now_ms, Purpose::Accept { origin, transfer });
+        }
+    }
+
+    /// There is so much room here for what others have.
+    pub(super) fn room(&mut self, now_ms: u64, room: Room) {
+        self.demand.room(room);
+        self.receivers.room(room);
+        for origin in self.receivers.origins() {
+            self.propose_arrived(now_ms, origin);
         }
     }
 

@@ -109,13 +109,7 @@ fn arrivals_take_up_credit_before_the_node_has_counted_them() {
         credit,
         selectors: vec![None],
         durable: false,
-    };
-    let told = |actions: &[Action]| {
-        let credit = |frame: Frame| match frame {
-            Frame::Demand(demand) | Frame::Accepted { demand, .. } => demand.rows.first().map(|row| row.credit),
-            _ => None,
-        };
-        sent(actions).into_iter().find_map(credit)
+        pace: Pace::default(),
     };
     assert_eq!(told(&desk.input(wants(10))), Some(10));
     let token = proposals(&desk.frame(9, transfer(0, 0, vec![carried("a"), carried("b")])))[0].0;
@@ -125,4 +119,133 @@ fn arrivals_take_up_credit_before_the_node_has_counted_them() {
     );
     assert_eq!(told(&desk.input(wants(8))), None, "counted now, so it is the same");
     assert_eq!(told(&desk.input(wants(10))), Some(10));
+}
+
+/// Consumers with a small prefetch starved while another group's messages were on their way.
+#[test]
+fn busy_consumers_are_told_what_they_finish_in_a_round_trip_and_it_returns() {
+    let mut desk = desk(config());
+    desk.linked(9, Vec::new());
+    desk.mesh.event(
+        0,
+        Event::RoundTrip {
+            link: 9,
+            rtt_us: 50_000,
+        },
+    );
+    let wants = |consumers, busy, per_second, behind| Input::LocalDemand {
+        destination: queue(),
+        consumers,
+        credit: 0,
+        selectors: vec![None],
+        durable: false,
+        pace: Pace {
+            busy,
+            per_second,
+            behind,
+            in_hand: busy,
+        },
+    };
+    assert_eq!(
+        told(&desk.input(wants(2, 0, 0, 0))),
+        Some(0),
+        "nobody is known to do anything"
+    );
+    assert_eq!(told(&desk.input(wants(2, 2, 0, 0))), Some(2), "one for each");
+    assert_eq!(
+        told(&desk.input(wants(2, 2, 100, 0))),
+        Some(16),
+        "ten with the hand-over itself, coarsely"
+    );
+    assert_eq!(
+        told(&desk.input(wants(2, 2, 100, 7))),
+        Some(9),
+        "seven wait for them here"
+    );
+    assert_eq!(
+        told(&desk.input(wants(2, 2, 100, 16))),
+        Some(0),
+        "they are a round trip behind"
+    );
+    let gone = sent(&desk.input(wants(0, 0, 0, 16)));
+    let all_gone = |frame: &Frame| matches!(frame, Frame::Demand(demand) if demand.gone == [Key::of(&queue(), US)]);
+    assert!(gone.iter().any(all_gone), "{gone:?}");
+}
+
+#[test]
+fn a_full_group_tells_no_credit_and_takes_nothing_p8() {
+    let mut desk = desk(config());
+    desk.linked(9, Vec::new());
+    desk.linked(20, vec![row(&[20], 500)]);
+    let wants = |in_hand| Input::LocalDemand {
+        destination: queue(),
+        consumers: 1,
+        credit: 1_000 - in_hand,
+        selectors: vec![None],
+        durable: false,
+        pace: Pace {
+            busy: 1,
+            per_second: 100,
+            in_hand,
+            ..Pace::default()
+        },
+    };
+    desk.input(wants(0));
+    let zero = |actions: &[Action]| {
+        let rows = sent(actions).into_iter().filter_map(|frame| match frame {
+            Frame::Demand(demand) => Some(demand.rows),
+            _ => None,
+        });
+        let credits: Vec<_> = rows.flatten().map(|row| row.credit).collect();
+        !credits.is_empty() && credits.iter().all(|credit| *credit == 0)
+    };
+    let actions = desk.input(Input::Room(Room::None));
+    assert!(zero(&actions), "its own and what it passes on: {actions:?}");
+    assert!(proposals(&desk.frame(9, transfer(0, 0, vec![carried("a")]))).is_empty());
+    assert!(proposals(&desk.frame(9, transfer(1, 0, vec![carried("b")]))).is_empty());
+    assert!(proposals(&desk.frame(20, transfer(0, 0, vec![carried("c")]))).is_empty());
+    assert!(proposals(&desk.wait_until(4_000)).is_empty());
+
+    let actions = desk.input(Input::Room(Room::Little));
+    assert_eq!(told(&actions), Some(4));
+    let proposed = proposals(&actions);
+    assert_eq!(proposed.len(), 2, "one at a time of each: {proposed:?}");
+    let stored = desk.answer(proposed[0].0, Outcome::Accepted { refused: Vec::new() });
+    assert_eq!(proposals(&stored).len(), 1, "the next one of the same");
+    assert_eq!(told(&desk.input(wants(4))), Some(0), "its consumers have a little");
+    let actions = desk.input(Input::Room(Room::Plenty));
+    assert!(told(&actions).is_some_and(|credit| credit >= 996), "{actions:?}");
+}
+
+/// What found no room is proposed again in the order of arrival, also where the room comes back little by little.
+#[test]
+fn what_waits_for_room_keeps_its_order_p6() {
+    let mut desk = desk(config());
+    desk.linked(9, Vec::new());
+    let mut tokens = Vec::new();
+    for number in 0..3 {
+        tokens.extend(proposals(&desk.frame(9, transfer(number, 0, vec![carried("x")]))));
+    }
+    desk.input(Input::Room(Room::None));
+    for (token, _) in tokens {
+        let result = Err(Failed::Retry);
+        assert!(proposals(&desk.input(Input::Proposed { token, result })).is_empty());
+    }
+    assert!(proposals(&desk.wait_until(4_000)).is_empty());
+    let mut accepted = Vec::new();
+    let mut actions = desk.input(Input::Room(Room::Little));
+    while let [(token, Command::Accept(accept))] = &proposals(&actions)[..] {
+        accepted.push(accept.transfer);
+        actions = desk.answer(*token, Outcome::Accepted { refused: Vec::new() });
+    }
+    assert_eq!(accepted, [0, 1, 2]);
+}
+
+/// The credit that somebody is told of the queue first.
+fn told(actions: &[Action]) -> Option<u32> {
+    let credit = |frame: Frame| match frame {
+        Frame::Demand(demand) | Frame::Accepted { demand, .. } => demand.rows.first().map(|row| row.credit),
+        _ => None,
+    };
+    sent(actions).into_iter().find_map(credit)
 }

@@ -15,6 +15,7 @@ fn excluded_destinations_are_neither_told_nor_used() {
         credit: 1,
         selectors: vec![None],
         durable: false,
+        pace: Pace::default(),
     };
     assert!(desk.input(demand).is_empty());
 }

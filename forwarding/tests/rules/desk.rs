@@ -3,7 +3,8 @@
 pub(super) use bytes::Bytes;
 pub(super) use ferrymq_broker::{Accept, Carried, Command, Forget, GroupId, Outcome, Refused, Release};
 pub(super) use ferrymq_forwarding::{
-    Action, Config, Event, Failed, Input, LinkId, LinkState, Mesh, Output, PeerCandidate, Refusal, RemoteDemand,
+    Action, Config, Event, Failed, Input, LinkId, LinkState, Mesh, Output, Pace, PeerCandidate, Refusal, RemoteDemand,
+    Room,
     frame::{Demand, Frame, Hello, LINK_VERSION, Transfer},
     row::{Key, Row},
 };

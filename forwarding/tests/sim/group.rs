@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use ferrymq_broker::{Carried, GroupId};
-use ferrymq_forwarding::{Config, Input, PeerCandidate, RemoteDemand};
+use ferrymq_forwarding::{Config, Input, Pace, PeerCandidate, RemoteDemand, Room};
 use ferrymq_message::Destination;
 
 use super::{
@@ -25,6 +25,9 @@ pub(crate) struct Group {
     untold: BTreeMap<(GroupId, Place), u32>,
     log_at_ms: u64,
     pub(crate) frozen: bool,
+    pub(crate) room: Room,
+    /// Messages that consumers are said to finish in a second.
+    pub(crate) per_second: u32,
 }
 
 /// Messages that one consumer has room for.
@@ -49,6 +52,8 @@ impl Group {
             untold: BTreeMap::new(),
             log_at_ms: 0,
             frozen: false,
+            room: Room::Plenty,
+            per_second: 0,
         }
     }
 
@@ -86,10 +91,11 @@ impl Group {
         let pending = outgoing
             .iter()
             .flat_map(|(group, o)| o.pending.keys().map(|t| (*group, *t)));
-        let mut inputs = vec![Input::Settled {
+        let settled = Input::Settled {
             next,
             pending: pending.collect(),
-        }];
+        };
+        let mut inputs = vec![Input::Room(self.room), settled];
         for (group, outgoing) in outgoing {
             for (transfer, (place, messages)) in &outgoing.pending {
                 inputs.push(offered(*group, *transfer, place, messages.clone()));
@@ -124,7 +130,20 @@ impl Group {
             credit: self.credit(destination),
             selectors: vec![None],
             durable,
+            pace: self.pace(destination, consumers),
         })
+    }
+
+    fn pace(&self, destination: &Destination, consumers: u32) -> Pace {
+        let place = (destination.clone(), None);
+        let waiting = self.model.queues.get(&place).map_or(0, VecDeque::len) as u32;
+        let in_hand = self.in_hand.get(destination).map_or(0, VecDeque::len) as u32;
+        Pace {
+            busy: if self.per_second > 0 { consumers } else { 0 },
+            per_second: self.per_second,
+            behind: (waiting + in_hand).saturating_sub(consumers * PREFETCH),
+            in_hand,
+        }
     }
 
     pub(crate) fn credit(&self, destination: &Destination) -> u32 {

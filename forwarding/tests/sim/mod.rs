@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use ferrymq_broker::GroupId;
 use ferrymq_forwarding::{
-    Action, DialId, Event, Failed, Input, LinkId, Mesh, Output,
+    Action, DialId, Event, Failed, Input, LinkId, Mesh, Output, Room,
     frame::{Assembler, Demand, Frame, Lane},
 };
 use ferrymq_message::Destination;
@@ -277,6 +277,12 @@ impl World {
                 },
             );
         }
+    }
+
+    /// A group has so much room from now on, whoever is its master.
+    pub(crate) fn room(&mut self, group: usize, room: Room) {
+        self.groups[group].room = room;
+        self.input(self.node(group), Input::Room(room));
     }
 
     /// Consumers of a destination in a group: 0 takes them away.

@@ -55,6 +55,14 @@ pub struct Demand {
     pub consumers: u32,
     /// Messages that they have room for beyond what waits here already.
     pub credit: u32,
+    /// Messages that wait here beyond what they have room for; all that wait where selectors choose among them.
+    pub behind: u32,
+    /// Consumers that have been at work lately.
+    pub busy: u32,
+    /// Messages that all of these finish in a second while they are at work.
+    pub per_second: u32,
+    /// Messages that are delivered and not acknowledged.
+    pub in_hand: u32,
     /// Their distinct selectors; `None` wants everything.
     pub selectors: Vec<Option<String>>,
 }
@@ -151,7 +159,10 @@ impl Dispatcher {
         let Taken { mut seqs, direct } = consumer.settle(target);
         let flight = if rejected { Flight::Rejected } else { Flight::Leaving };
         match self.touch_known(queue) {
-            Some(known) => known.settle(&mut seqs, flight),
+            Some(known) => {
+                known.pace.finished(seqs.len() + direct.len());
+                known.settle(&mut seqs, flight);
+            }
             None => seqs.clear(),
         }
         let command = if seqs.is_empty() {
@@ -296,6 +307,9 @@ impl Dispatcher {
             if dispatch.has_takers() {
                 self.dirty.insert(id);
             }
+            if !dispatch.pace.is_idle() {
+                self.demand_changed.insert(id);
+            }
             if !dispatch.consumers.is_empty() || dispatch.in_flight() > 0 {
                 continue;
             }
@@ -345,7 +359,7 @@ impl Dispatcher {
     }
 
     /// The queues whose demand may have changed since the last call, with what is wanted of them now.
-    pub fn changed_demand(&mut self, broker: &Broker) -> Vec<(Destination, Demand)> {
+    pub fn changed_demand(&mut self, broker: &Broker, now_ms: i64) -> Vec<(Destination, Demand)> {
         let mut changed = Vec::new();
         for id in std::mem::take(&mut self.demand_changed) {
             match broker.queues().get(id) {
@@ -354,7 +368,7 @@ impl Dispatcher {
                     ..
                 }) => {}
                 Some(queue) => {
-                    let demand = self.demand(queue);
+                    let demand = self.demand(queue, now_ms);
                     if demand.consumers > 0 {
                         self.reported.insert(id, queue.destination().clone());
                         changed.push((queue.destination().clone(), demand));
@@ -368,29 +382,34 @@ impl Dispatcher {
         changed
     }
 
-    fn demand(&self, queue: &Queue) -> Demand {
-        let Some(dispatch) = self.queues.get(&queue.id) else {
+    fn demand(&mut self, queue: &Queue, now_ms: i64) -> Demand {
+        let Some(dispatch) = self.queues.get_mut(&queue.id) else {
             return Demand::default();
         };
         let mut demand = Demand::default();
-        let mut room = 0u64;
+        let (mut room, mut at_work) = (0u64, 0);
         let consumers = dispatch.consumers.iter().filter_map(|id| self.consumers.get(&id));
         for consumer in consumers.filter(|consumer| !consumer.browser) {
             demand.consumers += 1;
             room += u64::from(consumer.room());
+            at_work += u32::from(consumer.unacknowledged() > 0);
+            demand.in_hand += consumer.unacknowledged() as u32;
             let selector = consumer.selector.as_ref().map(|selector| selector.text());
             if !demand.selectors.iter().any(|known| known.as_deref() == selector) {
                 demand.selectors.push(selector.map(str::to_owned));
             }
         }
+        dispatch.pace.look(at_work, now_ms);
+        demand.busy = dispatch.pace.busy().min(demand.consumers);
+        demand.per_second = dispatch.pace.per_second();
+        let waiting = dispatch.backlog(queue) + dispatch.direct.waiting() as u64;
+        // What a selector leaves lying here does not take anybody's room, but nobody knows what of it that is: nothing is
+        // sent ahead of the room then.
         let selective = !demand.selectors.contains(&None);
-        // What a selector leaves lying here does not take anybody's room.
-        let waiting = if selective {
-            0
-        } else {
-            dispatch.backlog(queue) + dispatch.direct.waiting() as u64
-        };
-        demand.credit = u32::try_from(room.saturating_sub(waiting)).unwrap_or(u32::MAX);
+        let credit = room.saturating_sub(if selective { 0 } else { waiting });
+        let behind = waiting.saturating_sub(if selective { 0 } else { room });
+        demand.credit = u32::try_from(credit).unwrap_or(u32::MAX);
+        demand.behind = u32::try_from(behind).unwrap_or(u32::MAX);
         demand
     }
 

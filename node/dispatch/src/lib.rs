@@ -11,6 +11,7 @@ pub mod bridge;
 pub mod consumer;
 pub mod direct;
 mod numbers;
+mod pace;
 mod queue;
 mod surroundings;
 pub mod topic;

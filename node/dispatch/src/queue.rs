@@ -14,6 +14,7 @@ use foldhash::fast::FixedState;
 use crate::{
     Action, Bridge, Consumer, ConsumerId, Limits,
     direct::Directs,
+    pace::Pace,
     surroundings::{Lazy, Surroundings},
     turns::Turns,
 };
@@ -74,6 +75,7 @@ pub(crate) struct QueueDispatch {
     pub(crate) idle_since_ms: Option<i64>,
     /// What does not take the log.
     pub(crate) direct: Directs,
+    pub(crate) pace: Pace,
 }
 
 /// What a round takes out of the queue, to be proposed at its end.

@@ -8,7 +8,7 @@ use ferrymq_broker::{
     Broker, Carried, Command, GroupId, Outcome, Owner, QueueId, QueueKind, Subscribe, TransferId, Unsubscribe,
 };
 use ferrymq_dispatch::Bridge;
-use ferrymq_forwarding::{Failed, Input, LinkState, LinkStatus, Output, RemoteDemand};
+use ferrymq_forwarding::{Failed, Input, LinkState, LinkStatus, Output, Pace, RemoteDemand, Room};
 use ferrymq_message::{Destination, DestinationKind, Selector};
 use ferrymq_replication::Failure;
 use tokio::sync::mpsc;
@@ -28,6 +28,8 @@ pub(crate) struct MeshPort {
 
 /// Copies of a topic's messages that one other group may have under way.
 const TOPIC_CREDIT: u32 = 1_000;
+/// Ticks after which a store that has stayed full takes a little from other groups all the same.
+const FULL_TICKS_MAX: u64 = 300;
 /// How long another group must have been linked without wanting a topic before its backlog here is dropped: a new
 /// master on either side first has to hear what is wanted.
 const TOPIC_LINGER_MS: i64 = 30_000;
@@ -76,6 +78,9 @@ pub(super) struct Bridges {
     durable_counts: BTreeMap<String, u32>,
     /// Backlogs for other groups whose subscription is proposed and not applied yet.
     pub(super) backlogs_opening: u32,
+    room_told: Room,
+    /// By group, the first of the transfers from it for which there was no room.
+    refused: BTreeMap<GroupId, TransferId>,
     /// Since when a linked group has not wanted a topic that is kept for it.
     unwanted_since_ms: BTreeMap<QueueId, i64>,
 }
@@ -158,6 +163,7 @@ impl Leader {
                 .collect();
             (next, pending, topics)
         });
+        self.bridges.tell(Input::Room(self.bridges.room_told));
         self.bridges.tell(Input::Settled {
             next,
             pending: pending.clone(),
@@ -178,8 +184,16 @@ impl Leader {
                     Command::Release(_) => HandOver::Release,
                     _ => HandOver::Forget,
                 };
+                let accept = match &command {
+                    Command::Accept(accept) => Some((accept.origin, accept.transfer)),
+                    _ => None,
+                };
+                if accept.is_some_and(|accept| !self.may_accept(accept)) {
+                    let result = Err(Failed::Retry);
+                    return self.bridges.tell(Input::Proposed { token, result });
+                }
                 crash::point(step.proposed());
-                let pending = Pending::Mesh { token, step };
+                let pending = Pending::Mesh { token, step, accept };
                 match step {
                     HandOver::Accept => self.submit(command.encode(), pending),
                     // The message has moved; what is left is tidying up.
@@ -202,7 +216,30 @@ impl Leader {
         }
     }
 
-    pub(super) fn tell_mesh(&mut self, token: u64, step: HandOver, result: Result<Outcome, Failure>) {
+    /// Whether there is room for what has arrived, so that the log keeps its reserve for acknowledgements. Behind a
+    /// transfer that had none no later one of its group is taken before it comes again (P6); the mesh repeats them in their
+    /// order.
+    fn may_accept(&mut self, (origin, transfer): (GroupId, TransferId)) -> bool {
+        let is_next = self.bridges.refused.get(&origin).is_none_or(|&first| transfer <= first);
+        let may = is_next && self.has_room_beyond(self.accept_reserve_bytes(self.bridges.room_told));
+        if may {
+            self.bridges.refused.remove(&origin);
+        } else {
+            self.bridges.refused.entry(origin).or_insert(transfer);
+        }
+        may
+    }
+
+    pub(super) fn tell_mesh(
+        &mut self,
+        token: u64,
+        step: HandOver,
+        accept: Option<(GroupId, TransferId)>,
+        result: Result<Outcome, Failure>,
+    ) {
+        if let (Some((origin, transfer)), Err(Failure::Full)) = (accept, &result) {
+            self.bridges.refused.entry(origin).or_insert(transfer);
+        }
         if result.is_ok() {
             crash::point(step.committed());
         }
@@ -213,20 +250,53 @@ impl Leader {
         self.bridges.tell(Input::Proposed { token, result });
     }
 
+    /// Disk that must stay free when something is taken over, in bytes.
+    fn accept_reserve_bytes(&self, room: Room) -> u64 {
+        match room {
+            Room::Plenty | Room::None => self.config.store_reserve_bytes,
+            Room::Little => self.config.store_reserve_bytes / 2,
+        }
+    }
+
+    /// Tells the mesh how much room there is for what other groups have (P8).
+    pub(super) fn tell_room(&mut self) {
+        let room = match self.full_since {
+            None => Room::Plenty,
+            Some(since)
+                if self.ticks - since >= FULL_TICKS_MAX
+                    && self.has_room_beyond(self.accept_reserve_bytes(Room::Little)) =>
+            {
+                Room::Little
+            }
+            Some(_) => Room::None,
+        };
+        if std::mem::replace(&mut self.bridges.room_told, room) != room {
+            self.bridges.tell(Input::Room(room));
+        }
+    }
+
     /// Tells the mesh what this group's own consumers want, where that has changed.
     pub(super) fn report_demand(&mut self) {
         if self.bridges.port.is_none() {
             return;
         }
         let group = self.group.clone();
-        for (destination, demand) in group.with_broker(|broker| self.dispatcher.changed_demand(broker)) {
+        let now_ms = clock::now_ms();
+        for (destination, demand) in group.with_broker(|broker| self.dispatcher.changed_demand(broker, now_ms)) {
             let (consumers, credit, selectors) = (demand.consumers, demand.credit, demand.selectors);
+            let pace = Pace {
+                busy: demand.busy,
+                per_second: demand.per_second,
+                behind: demand.behind,
+                in_hand: demand.in_hand,
+            };
             self.bridges.tell(Input::LocalDemand {
                 destination,
                 consumers,
                 credit,
                 selectors,
                 durable: false,
+                pace,
             });
         }
         for topic in std::mem::take(&mut self.bridges.topics_changed) {
@@ -252,6 +322,7 @@ impl Leader {
             credit: TOPIC_CREDIT,
             selectors: vec![None],
             durable: durable > 0,
+            pace: Pace::default(),
         });
     }
 

@@ -42,7 +42,12 @@ pub(super) enum Pending {
         subscribe: Subscribe,
     },
     /// The mesh.
-    Mesh { token: u64, step: HandOver },
+    Mesh {
+        token: u64,
+        step: HandOver,
+        /// Of an accept: whose transfer it is.
+        accept: Option<(GroupId, TransferId)>,
+    },
     /// The operator, who took back what was offered to a lost group.
     Reclaim { group: GroupId, below: TransferId },
     /// The publishers of a topic of which another group's backlog is being made.
@@ -56,17 +61,21 @@ impl Leader {
         let Some(pending) = self.pending.remove(&token) else {
             return;
         };
-        let refused = matches!(pending, Pending::Send { .. } | Pending::Subscribe { .. });
+        let refusable = matches!(
+            pending,
+            Pending::Begin | Pending::Send { .. } | Pending::Subscribe { .. } | Pending::Mesh { .. }
+        );
         if result
             .as_ref()
-            .is_err_and(|failure| !refused || *failure != Failure::Full)
+            .is_err_and(|failure| !refusable || *failure != Failure::Full)
         {
             // What the dispatcher believes to be under way may not be, or nothing will be taken any more behind a send that
             // was not: this loop begins anew, with the state as it is.
             self.in_doubt = true;
         }
         match pending {
-            Pending::Begin => {}
+            // Nobody is heard before there is room for it.
+            Pending::Begin => self.begin_refused |= result.is_err(),
             Pending::Send {
                 connection,
                 token,
@@ -106,7 +115,7 @@ impl Leader {
                 Ok(Outcome::Queue(queue)) => self.opened(connection, token, subscribe, queue),
                 other => self.reply(connection, token, to_reply(other)),
             },
-            Pending::Mesh { token, step } => self.tell_mesh(token, step, result),
+            Pending::Mesh { token, step, accept } => self.tell_mesh(token, step, accept, result),
             Pending::Reclaim { group, below } => {
                 if result.is_ok() {
                     self.on_reclaimed(group, below);

@@ -36,7 +36,8 @@ impl Leader {
             } => {
                 // Subscribers that do not keep up slow down those who publish, until they move on or are ended.
                 let crowded = message.destination.kind().is_topic() && self.config.load.memory.outgoing.is_spent();
-                (self.store_full && takes_log(message, transaction.as_deref())) || crowded
+                let full = self.store_full || !self.has_room_for_sends();
+                (full && takes_log(message, transaction.as_deref())) || crowded
             }
             Request::Acknowledge { .. } | Request::Disconnect { .. } | Request::Connect { .. } => false,
             // What becomes a command is bounded by the log's pace.

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use ferrymq_forwarding::Input;
+use ferrymq_forwarding::{Input, Pace};
 
 use crate::{
     ALLOCATOR,
@@ -77,6 +77,7 @@ fn apply(network: &mut Network, change: Change) {
         credit: want.credit,
         selectors: vec![None],
         durable: false,
+        pace: Pace::default(),
     };
     network.input(group, input);
 }

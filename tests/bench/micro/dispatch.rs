@@ -149,7 +149,7 @@ impl Bench {
         let commands = self.acknowledge(&last);
         round.acknowledge = began.elapsed() + self.commit(&commands);
         let began = Instant::now();
-        black_box(self.dispatcher.changed_demand(&self.group.broker));
+        black_box(self.dispatcher.changed_demand(&self.group.broker, 1_000));
         round.demand = began.elapsed();
         assert_eq!(self.dispatcher.counts(self.queue).1, 0, "all are acknowledged");
         round
@@ -178,7 +178,7 @@ impl Bench {
             self.dispatcher.forget(settled.queue, settled.direct);
         }
         self.dispatch();
-        black_box(self.dispatcher.changed_demand(&self.group.broker));
+        black_box(self.dispatcher.changed_demand(&self.group.broker, 1_000));
         began.elapsed()
     }
 
@@ -218,7 +218,7 @@ impl Bench {
             took += self.commit(&commands);
             let began = Instant::now();
             self.dispatch();
-            black_box(self.dispatcher.changed_demand(&self.group.broker));
+            black_box(self.dispatcher.changed_demand(&self.group.broker, 1_000));
             took += began.elapsed();
         }
         took

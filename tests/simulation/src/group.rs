@@ -14,6 +14,7 @@ use ferrymq_broker::{Broker, Effect, Outcome, Place};
 use ferrymq_simulated_journal::Journal;
 
 use crate::{
+    clock::Instant,
     config::NodeId,
     replication::lease::Lease,
     sabotage::{Sabotage, spoil_command},
@@ -130,6 +131,8 @@ pub(crate) struct Shared {
     /// The id that this group is founded with; in place of randomness.
     pub(crate) founds_as: u64,
     pub(crate) sabotage: Option<Sabotage>,
+    /// Until then the disk has no room for messages, microseconds.
+    short_until_us: AtomicU64,
     /// Whether the model believes to be leader: for the fault that ignores the lease.
     pub(crate) leads: AtomicBool,
 }
@@ -154,6 +157,7 @@ impl Shared {
             damage: Mutex::new(None),
             founds_as,
             sabotage,
+            short_until_us: AtomicU64::new(0),
             leads: AtomicBool::new(false),
         })
     }
@@ -172,6 +176,11 @@ impl Shared {
 
     pub(crate) fn was_told(&self) -> bool {
         !locked(&self.told).is_empty()
+    }
+
+    /// From now on for a while the disk has room for acknowledgements only.
+    pub(crate) fn be_short_for(&self, for_us: u64) {
+        self.short_until_us.store(Instant::now().0 + for_us, Ordering::Relaxed);
     }
 
     /// P7, unless a deliberate fault says otherwise.
@@ -262,7 +271,8 @@ impl Group {
 
     /// Whether the disk has room.
     pub fn has_room(&self, bytes: u64) -> bool {
-        self.shared.journal.has_room(bytes)
+        let short_until_us = self.shared.short_until_us.load(Ordering::Relaxed);
+        Instant::now().0 >= short_until_us && self.shared.journal.has_room(bytes)
     }
 
     /// What the loop looks at.

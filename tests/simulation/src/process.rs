@@ -11,7 +11,7 @@ use ferrymq_access::Access;
 use ferrymq_broker::{Command, Effect, GroupId, Reclaim};
 use ferrymq_dispatch::Limits;
 use ferrymq_forwarding::{
-    Action, Config, Event, Input, LinkId, Mesh, Output, PeerCandidate, RemoteDemand,
+    Action, Config, Event, Input, LinkId, Mesh, Output, PeerCandidate, RemoteDemand, Room,
     frame::{Demand, Frame},
 };
 use ferrymq_message::Destination;
@@ -93,6 +93,10 @@ pub(crate) struct Running {
     tick_at_us: u64,
     /// What the mesh says that the others want.
     pub(crate) known: BTreeMap<Destination, Vec<RemoteDemand>>,
+    /// What the master's loop says of its room.
+    room: Room,
+    /// Something was taken over without room.
+    pub(crate) overfilled: Option<String>,
 }
 
 /// The server's side of a client's connection.
@@ -208,6 +212,8 @@ impl Process {
             told: None,
             tick_at_us: now + LEADER_TICK_US,
             known: BTreeMap::new(),
+            room: Room::Plenty,
+            overfilled: None,
         });
         true
     }
@@ -281,6 +287,12 @@ impl Process {
             if kept && self.sabotage == Some(Sabotage::KeepDemand) {
                 continue;
             }
+            if let Input::Room(room) = input {
+                running.room = room;
+                if self.sabotage == Some(Sabotage::TakeUnbounded) {
+                    continue;
+                }
+            }
             if let Some(mesh) = &mut running.mesh {
                 let actions = mesh.input(now_ms, input);
                 self.act(actions);
@@ -305,6 +317,12 @@ impl Process {
                 Action::Output(output) => {
                     if let Output::Demand { destination, rows } = &output {
                         running.known.insert(destination.clone(), rows.clone());
+                    }
+                    if let (Room::None, Output::Propose { command, .. }) = (running.room, &output)
+                        && let Command::Accept(accept) = command
+                    {
+                        let text = format!("transfer {} is taken although there is no room", accept.transfer);
+                        running.overfilled.get_or_insert(text);
                     }
                     let output = spoil_output(self.sabotage, &mut self.accepts, output);
                     running.leader.on_mesh(output);

@@ -39,6 +39,8 @@ pub(crate) enum Fault {
     SlowDisk,
     /// For the next few batches only: room comes and goes while sends are under way.
     FullDisk,
+    /// So little room that messages wait, for a while.
+    ShortDisk,
     FlipBit,
     Pause,
     WallJump,
@@ -50,7 +52,7 @@ pub(crate) enum Fault {
     GroupAway,
 }
 
-const ALL: [(Fault, u64); 19] = [
+const ALL: [(Fault, u64); 20] = [
     (Fault::CutClient, 8),
     (Fault::StallClient, 3),
     (Fault::MoveConsumer, 6),
@@ -63,6 +65,7 @@ const ALL: [(Fault, u64); 19] = [
     (Fault::SyncFails, 2),
     (Fault::SlowDisk, 3),
     (Fault::FullDisk, 3),
+    (Fault::ShortDisk, 3),
     (Fault::FlipBit, 3),
     (Fault::Pause, 5),
     (Fault::WallJump, 2),

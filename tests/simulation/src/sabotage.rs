@@ -56,11 +56,13 @@ pub enum Sabotage {
     DieOfGarbage,
     /// Others are not told that a demand has gone.
     KeepDemand,
+    /// The mesh is not told that there is no room.
+    TakeUnbounded,
 }
 
 impl Sabotage {
     /// All of them.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 24] = [
         Self::SkipSync,
         Self::AnswerUnsynced,
         Self::AnswerEarly,
@@ -84,6 +86,7 @@ impl Sabotage {
         Self::CloseDoors,
         Self::DieOfGarbage,
         Self::KeepDemand,
+        Self::TakeUnbounded,
     ];
 
     /// The promises of which one must notice it, by number; 0 is the transactions' wholeness.
@@ -101,7 +104,7 @@ impl Sabotage {
             Self::CutTransactions => &[0],
             Self::DropTransferMark | Self::ReleaseEarly | Self::TakeBackOffers => &[4],
             Self::StayOpen | Self::Reorder => &[6],
-            Self::IgnorePrefetch => &[8],
+            Self::IgnorePrefetch | Self::TakeUnbounded => &[8],
             Self::CloseDoors => &[10],
             Self::DieOfGarbage => &[11],
             Self::KeepDemand => &[12],

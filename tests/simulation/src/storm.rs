@@ -102,6 +102,12 @@ impl World {
                     process.replica.full_for = batches;
                 }
             }
+            Fault::ShortDisk => {
+                let for_us = self.rng.between(300 * MS, 3_000 * MS);
+                if !self.is_paused(node) {
+                    self.turn(node, false, |process| process.replica.shared.be_short_for(for_us));
+                }
+            }
             Fault::FlipBit => self.flip(node),
             Fault::Pause => {
                 if self.nodes[node].process.is_some() {

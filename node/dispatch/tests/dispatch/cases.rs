@@ -514,17 +514,54 @@ fn demand_is_told_when_it_changes() {
     let mut world = World::new();
     let queue = world.open("Q");
     world.settle();
-    world.dispatcher.changed_demand(&world.broker);
+    world.dispatcher.changed_demand(&world.broker, world.now_ms);
     let consumer = world.add(Consumer::new(1, queue, 10));
     world.send(&q(), &["a", "b"]);
     world.settle();
-    let changed = world.dispatcher.changed_demand(&world.broker);
+    let changed = world.dispatcher.changed_demand(&world.broker, world.now_ms);
     assert_eq!(changed.len(), 1);
     let (destination, demand) = &changed[0];
     assert_eq!((destination, demand.consumers, demand.credit), (&q(), 1, 8));
     assert_eq!(demand.selectors, vec![None]);
-    assert_eq!(world.dispatcher.changed_demand(&world.broker), vec![]);
+    assert_eq!(world.dispatcher.changed_demand(&world.broker, world.now_ms), vec![]);
     world.remove(consumer);
-    let changed = world.dispatcher.changed_demand(&world.broker);
+    let changed = world.dispatcher.changed_demand(&world.broker, world.now_ms);
     assert_eq!((changed.len(), changed[0].1.consumers), (1, 0));
+}
+
+/// What another group may send ahead follows from how fast consumers are while they have something to do.
+#[test]
+fn demand_tells_how_fast_consumers_are_while_they_are_at_work() {
+    let mut world = World::new();
+    let queue = world.open("Q");
+    let consumer = world.add(Consumer::new(1, queue, 1));
+    world.settle();
+    let demand = |world: &mut World| {
+        let changed = world.dispatcher.changed_demand(&world.broker, world.now_ms);
+        changed.into_iter().next().map(|(_, demand)| demand)
+    };
+    assert_eq!(demand(&mut world).map(|d| (d.credit, d.busy)), Some((1, 0)));
+    for n in 1..=20 {
+        world.send(&q(), &["a"]);
+        world.settle();
+        let at_work = demand(&mut world).unwrap();
+        assert_eq!((at_work.credit, at_work.in_hand, at_work.busy), (0, 1, 1));
+        // It takes 20 ms for each, and waits 30 ms for the next one.
+        world.now_ms += 20;
+        world.acknowledge(consumer, Target::One(n));
+        world.settle();
+        assert!(demand(&mut world).is_some());
+        world.now_ms += 30;
+    }
+    world.send(&q(), &["a", "b", "c"]);
+    world.settle();
+    let at_work = demand(&mut world).unwrap();
+    assert_eq!((at_work.credit, at_work.behind, at_work.busy), (0, 2, 1));
+    assert!((45..=55).contains(&at_work.per_second), "{at_work:?}");
+    world.remove(consumer);
+    world.settle();
+    assert_eq!(
+        demand(&mut world).map(|d| (d.consumers, d.credit, d.busy)),
+        Some((0, 0, 0))
+    );
 }

@@ -1,5 +1,6 @@
 //! P8: memory is bounded. A consumer holds no more than its prefetch (looked at by the client itself, in
-//! `client/consumer.rs`), and what waits to be written to a client stays below its bound.
+//! `client/consumer.rs`), what waits to be written to a client stays below its bound, and a group that has no room takes
+//! nothing from others.
 
 use crate::{process::OUTBOX_BYTES_MAX, world::World};
 
@@ -11,6 +12,7 @@ pub(crate) fn look(world: &mut World, node: usize) {
     let Some(process) = world.nodes[node].process.as_ref() else {
         return;
     };
+    let overfilled = process.running.as_ref().and_then(|running| running.overfilled.clone());
     let worst = process
         .connections
         .values()
@@ -20,5 +22,8 @@ pub(crate) fn look(world: &mut World, node: usize) {
     if worst > OUTBOX_BYTES_MAX + MESSAGE_BYTES_MAX {
         let text = format!("{worst} bytes wait for one client of node {node}; the bound is {OUTBOX_BYTES_MAX}");
         world.history.break_promise(8, text);
+    }
+    if let Some(text) = overfilled {
+        world.history.break_promise(8, format!("node {node}: {text}"));
     }
 }
