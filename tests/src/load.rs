@@ -23,6 +23,11 @@ const SILENCE_MAX: Duration = Duration::from_secs(4);
 /// How long one read waits before the thread looks whether it shall end.
 const LOOK: Duration = Duration::from_millis(50);
 
+/// What a consumer does with one message, which takes it so long.
+pub fn work(time: Duration) {
+    thread::sleep(time);
+}
+
 /// A thread under way. Dropped, it is told to end, and waited for.
 #[derive(Debug)]
 pub struct Load {

@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use ferrymq_tests::{Frame, Mesh, MeshBuilder, Stomp, wait_until};
+use ferrymq_tests::{Frame, Mesh, MeshBuilder, Stomp, load, wait_until};
 
 const NORTH: usize = 0;
 const SOUTH: usize = 1;
@@ -73,7 +73,7 @@ fn consume_over(
         };
         let ack = message.get("ack").ok_or("no message")?.to_owned();
         // What the consumer does with it.
-        thread::sleep(work);
+        load::work(work);
         stomp.send(&Frame::new("ACK").with("id", ack))?;
         if consumed.by_all.lock().unwrap().insert(message.text()) {
             consumed.by_group[group].fetch_add(1, Ordering::Relaxed);

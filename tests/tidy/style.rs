@@ -6,14 +6,16 @@ use crate::sources::{files, none};
 const LINES_MAX: usize = 800;
 
 /// Where time may pass in tests: where a condition is waited for with a deadline, load that runs until it is told to
-/// stop, who asks and delays all the time, and a broker that shall come to rest before it is measured.
-const MAY_SLEEP: [&str; 9] = [
+/// stop, consumers whose work takes time, who asks and delays all the time, and a broker that shall come to rest before it
+/// is measured.
+const MAY_SLEEP: [&str; 10] = [
     "tests/bench/compare/brokers.rs",
     "tests/chaos/src/netem.rs",
     "tests/chaos/src/stream.rs",
     "tests/chaos/src/watch.rs",
     "tests/src/wait.rs",
     "tests/src/load.rs",
+    "tests/tests/sharing.rs",
     "node/replication/tests/harness/",
     "forwarding/tests/sim/",
     "tests/tidy/style.rs",
