@@ -84,10 +84,18 @@ impl Connection {
     /// A producer for `destination`: `queue://ORDERS`, `topic://NEWS`, or as STOMP writes them, `/queue/ORDERS`.
     ///
     /// # Errors
-    /// Where the destination is not a valid one.
+    /// Where the destination is not a valid one, or the name of a producer that is to be resumed is missing.
     pub fn producer(&self, destination: &str, options: ProducerOptions) -> Result<Producer, SendError> {
         let destination = wire_destination(destination).map_err(|error| SendError::Invalid(error.to_string()))?;
-        let name = options.id.unwrap_or_else(unique_name);
+        let name = match (options.id, options.resume) {
+            (Some(id), true) => id,
+            (Some(id), false) => format!("{id}-{}", unique_name()),
+            (None, false) => unique_name(),
+            (None, true) => {
+                let text = "a producer that goes on where an earlier one ended needs its name (ProducerOptions::id)";
+                return Err(SendError::Invalid(text.into()));
+            }
+        };
         let (changed, answered) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
         let state = ProducerState::new(
             send_prefix(&destination, options.persistent, &name),

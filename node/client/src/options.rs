@@ -86,11 +86,16 @@ pub struct ProducerOptions {
     pub window_messages_max: usize,
     /// The same in bytes. Default 16 MiB. One message is always let through.
     pub window_bytes_max: usize,
-    /// The producer's name, unique among all producers for ever (P5), 256 bytes at most. Default: drawn at random. A producer that goes on
-    /// after a restart of its program under its old name must also go on counting: see `first_sequence`.
+    /// What the producer's name begins with, 200 bytes at most; a part that nobody else has is put behind it. Default:
+    /// nothing. By name and number the group knows a resend (P5), so no two producers may have the same name, not even two
+    /// runs of one program; see `resume` for the exception.
     pub id: Option<String>,
     /// The number of the first message. Default 1.
     pub first_sequence: u64,
+    /// `id` is the whole name: this producer goes on where an earlier one of that name has ended. It has to know its
+    /// numbers: `first_sequence` is one that was not used, or that of a message that is sent again unchanged. The
+    /// group refuses any other message under a number that was used. Default false.
+    pub resume: bool,
     /// Messages of one transaction: they are stored together, and have one receipt. [`crate::Producer::flush`] ends a
     /// transaction early. After the loss of a broker a transaction without receipt is sent again as a whole. 0, the
     /// default: no transactions.
@@ -105,6 +110,7 @@ impl Default for ProducerOptions {
             window_bytes_max: 16 << 20,
             id: None,
             first_sequence: 1,
+            resume: false,
             transaction_messages: 0,
         }
     }

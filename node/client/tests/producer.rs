@@ -460,3 +460,35 @@ async fn a_refused_transaction_refuses_each_of_its_messages() {
     }
     assert_eq!((refused, producer.confirmed()), (vec![1, 2], 2));
 }
+
+#[tokio::test]
+async fn no_two_producers_have_one_name_unless_one_is_to_go_on_where_the_other_ended() {
+    let broker = Broker::start(|_, frame| match frame.command {
+        Command::Connect => vec![connected()],
+        _ => receipt(frame),
+    })
+    .await;
+    let connection = connect(&broker.uri()).await;
+    let named = |resume| ProducerOptions {
+        id: Some("nightly".into()),
+        resume,
+        ..ProducerOptions::default()
+    };
+    let name = |options| {
+        connection
+            .producer("queue://Q", options)
+            .map(|producer| producer.name().to_owned())
+    };
+    let (first, second) = (name(named(false)).unwrap(), name(named(false)).unwrap());
+    assert_ne!(first, second);
+    assert!(
+        first.starts_with("nightly-") && second.starts_with("nightly-"),
+        "{first} {second}"
+    );
+    assert_eq!(name(named(true)).unwrap(), "nightly");
+    let nameless = ProducerOptions {
+        resume: true,
+        ..ProducerOptions::default()
+    };
+    assert!(name(nameless).is_err());
+}

@@ -19,6 +19,9 @@ use super::{
   ferrymq produce --destination queue://LOAD --count 100000 --size 1024
   ferrymq produce --url 'failover:(tcp://127.0.0.1:62111,tcp://127.0.0.1:62112)' -d topic://NEWS --count 10
 
+A run that was interrupted goes on where it was (--output json names the producer and what it has stored):
+  ferrymq produce -d queue://LOAD --count 500 --resume NAME --first-sequence 501
+
 Every message is delivered with the headers ferrymq_producer and ferrymq_sequence, by which `ferrymq consume --check` finds
 what is lost or doubled.
 
@@ -51,12 +54,21 @@ pub(crate) struct ProduceArgs {
     /// A property for every message; may be given several times
     #[arg(short, long, value_name = "NAME=VALUE", value_parser = property)]
     property: Vec<(String, String)>,
-    /// The producer's name; by default a new one
+    /// What the producer's name begins with; each run adds a part that no other run has
     #[arg(long, value_name = "NAME")]
     producer_id: Option<String>,
-    /// The number of the first message
-    #[arg(long, default_value_t = 1)]
-    first_sequence: u64,
+    /// The number of the first message [default: 1]
+    #[arg(long, value_name = "NUMBER")]
+    first_sequence: Option<u64>,
+    /// Go on as the producer of exactly this name, from --first-sequence: what was stored before under these numbers is
+    /// not stored again if it is the same, and refused if it is not
+    #[arg(
+        long,
+        value_name = "NAME",
+        conflicts_with = "producer_id",
+        requires = "first_sequence"
+    )]
+    resume: Option<String>,
     /// Form of the summary
     #[arg(short, long, value_enum, default_value_t)]
     output: Format,
@@ -81,8 +93,9 @@ pub(crate) async fn run(args: ProduceArgs) -> Result<(), Failure> {
     let options = ProducerOptions {
         persistent: args.persistent,
         window_messages_max: args.window,
-        id: args.producer_id.clone(),
-        first_sequence: args.first_sequence,
+        id: args.resume.clone().or(args.producer_id.clone()),
+        resume: args.resume.is_some(),
+        first_sequence: args.first_sequence.unwrap_or(1),
         ..ProducerOptions::default()
     };
     let producer = connection
