@@ -5,13 +5,13 @@
 
 use bytes::{Bytes, BytesMut};
 use ferrymq_access::{Pass, Right};
-use ferrymq_broker::{Enqueue, is_pattern};
-use ferrymq_message::{Destination, Message};
+use ferrymq_broker::{Enqueue, EnqueueOnce, duplicate_ids::ID_BYTES_MAX, is_pattern};
+use ferrymq_message::{Destination, Message, Value};
 use ferrymq_protocol::{Refusal, RefusalKind, Subscribe};
 
 /// What a send turns into.
 pub(crate) struct Admitted {
-    /// An encoded `Enqueue`.
+    /// An encoded `Enqueue`, or `EnqueueOnce` of what may come twice.
     pub(crate) command: Bytes,
 }
 
@@ -21,12 +21,37 @@ pub(crate) fn authorize(pass: &mut Pass, right: Right, destination: &Destination
         .map_err(|denied| Refusal::new(RefusalKind::Unauthorized, denied.to_string()))
 }
 
-/// Checks and encodes a message.
-pub(crate) fn admit_send(message: &Message) -> Result<Admitted, Refusal> {
+/// The property by which a sender marks a message that may come twice, as Artemis names it
+/// (`org.apache.activemq.artemis.api.core.Message.HDR_DUPLICATE_DETECTION_ID`).
+const DUPLICATE_ID: &str = "_AMQ_DUPL_ID";
+
+/// Checks and encodes a message of this user's, with the digest of what its client wrote.
+pub(crate) fn admit_send(message: &Message, user: &str, digest: u64) -> Result<Admitted, Refusal> {
     check_send_destination(&message.destination)?;
+    let id = duplicate_id(message)?;
     let mut out = BytesMut::with_capacity(message.body.len() + 512);
-    Enqueue::encode_with(&mut out, |out| message.encode_into(out));
+    if message.producer.is_some() || id.is_some() {
+        EnqueueOnce::encode_with(&mut out, user, digest, id, |out| message.encode_into(out));
+    } else {
+        Enqueue::encode_with(&mut out, |out| message.encode_into(out));
+    }
     Ok(Admitted { command: out.freeze() })
+}
+
+/// Whether a message is marked as one that may come twice, which only the log can tell.
+pub(crate) fn has_duplicate_id(message: &Message) -> bool {
+    message.property(DUPLICATE_ID).is_some()
+}
+
+fn duplicate_id(message: &Message) -> Result<Option<&str>, Refusal> {
+    match message.property(DUPLICATE_ID) {
+        None => Ok(None),
+        Some(Value::Text(id)) if (1..=ID_BYTES_MAX).contains(&id.len()) => Ok(Some(id)),
+        Some(_) => {
+            let text = format!("{DUPLICATE_ID} is a text of 1 to {ID_BYTES_MAX} bytes");
+            Err(Refusal::new(RefusalKind::Malformed, text))
+        }
+    }
 }
 
 fn check_send_destination(destination: &Destination) -> Result<(), Refusal> {

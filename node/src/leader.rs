@@ -22,6 +22,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use ferrymq_access::Identity;
 use ferrymq_broker::{Broker, Command, DeleteDestination, GroupId, Queue, QueueId};
 use ferrymq_dispatch::{ConnectionId, ConsumerId, Dispatcher, Limits, Topics};
 use ferrymq_message::Destination;
@@ -297,6 +298,7 @@ impl Leader {
             }
             FromClient::Admitted { connection, pass } => {
                 if let Some(client) = self.clients.get_mut(&connection) {
+                    client.user = pass.identity().map_or("", Identity::name).into();
                     client.pass = pass;
                 }
             }

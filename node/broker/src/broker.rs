@@ -5,7 +5,8 @@ use ferrymq_message::StoredError;
 
 use crate::{
     Applied, GroupId, Outcome, Place, batch,
-    command::{self, kind},
+    command::{self, kind, transaction::Part},
+    duplicate_ids::DuplicateIds,
     producers::Producers,
     queues::Queues,
     subscriptions::Subscriptions,
@@ -55,6 +56,7 @@ pub struct Broker {
     pub(crate) queues: Queues,
     pub(crate) subscriptions: Subscriptions,
     pub(crate) producers: Producers,
+    pub(crate) duplicate_ids: DuplicateIds,
     pub(crate) transfers: Transfers,
 }
 
@@ -96,17 +98,23 @@ impl Broker {
             queues,
             subscriptions,
             producers,
+            duplicate_ids,
             transfers,
         } = self;
         match kind {
             kind::ENQUEUE => command::enqueue::apply(queues, subscriptions, producers, index, body, out),
+            kind::ENQUEUE_ONCE => {
+                let known = (producers, duplicate_ids);
+                command::enqueue_once::apply(queues, subscriptions, known, index, body, out)
+            }
             kind::ACKNOWLEDGE => command::acknowledge::apply(queues, body, out),
             kind::RETURN => command::return_::apply(queues, body, out),
             kind::EXPIRE => command::expire::apply(queues, body, out),
             kind::SUBSCRIBE => command::subscribe::apply(queues, subscriptions, transfers, body, out),
             kind::UNSUBSCRIBE => command::unsubscribe::apply(queues, subscriptions, transfers, body, out),
-            kind::TRANSACTION if nested => Err(ApplyError::Nested),
+            kind::TRANSACTION | kind::PIECEMEAL if nested => Err(ApplyError::Nested),
             kind::TRANSACTION => self.apply_transaction(index, body, out),
+            kind::PIECEMEAL => self.apply_piecemeal(index, body, out),
             kind::OFFER => command::offer::apply(queues, transfers, body, out),
             kind::ACCEPT => command::accept::apply(queues, subscriptions, transfers, *group, index, body, out),
             kind::RELEASE => command::release::apply(queues, transfers, body, out),
@@ -119,11 +127,45 @@ impl Broker {
             kind::OPEN_DESTINATION => command::open_destination::apply(queues, body, out),
             kind::PUT_BACK => command::put_back::apply(queues, index, body, out),
             kind::PASS => command::pass::apply(producers, index, body),
+            kind::PASSED => command::passed::apply(producers, index, body),
+            kind::SKIP => command::skip::apply(producers, index, body),
             other => Err(ApplyError::UnknownCommand(other)),
         }
     }
 
-    fn apply_transaction(&mut self, index: u64, mut body: Reader, out: &mut Applied) -> Result<Outcome, ApplyError> {
+    /// All of it, or nothing: see [`command::transaction`].
+    fn apply_transaction(&mut self, index: u64, body: Reader, out: &mut Applied) -> Result<Outcome, ApplyError> {
+        let parts = match command::transaction::judge(&self.producers, &self.duplicate_ids, index, body)? {
+            Ok(parts) => parts,
+            Err(text) => return Ok(Outcome::Refused(text)),
+        };
+        let mut outcomes = Vec::with_capacity(parts.len());
+        for part in parts {
+            let Self {
+                queues,
+                subscriptions,
+                producers,
+                duplicate_ids,
+                ..
+            } = self;
+            outcomes.push(match part {
+                Part::New(sent) => {
+                    sent.note(producers, index)?;
+                    sent.store(queues, subscriptions, duplicate_ids, out)?
+                }
+                Part::Marked(sent) => {
+                    sent.note(producers, index)?;
+                    Outcome::Duplicate
+                }
+                Part::Duplicate => Outcome::Duplicate,
+                Part::Other(kind, body) => self.apply_one(index, kind, body, true, out)?,
+            });
+        }
+        Ok(Outcome::Many(outcomes))
+    }
+
+    /// A transaction in the log's first form.
+    fn apply_piecemeal(&mut self, index: u64, mut body: Reader, out: &mut Applied) -> Result<Outcome, ApplyError> {
         let count = body.u32()?;
         let mut outcomes = Vec::new();
         for _ in 0..count {
@@ -151,6 +193,11 @@ impl Broker {
     /// Resend detection.
     pub fn producers(&self) -> &Producers {
         &self.producers
+    }
+
+    /// Ids of messages that may come twice.
+    pub fn duplicate_ids(&self) -> &DuplicateIds {
+        &self.duplicate_ids
     }
 
     /// What is being handed over.

@@ -9,6 +9,7 @@ pub mod broker;
 pub mod batch;
 pub mod command;
 
+pub mod duplicate_ids;
 pub mod place;
 pub mod producers;
 pub mod queue;
@@ -23,10 +24,12 @@ mod wire;
 pub use batch::BatchBuilder;
 pub use broker::{ApplyError, Broker, Settings};
 pub use command::{
-    Accept, Acknowledge, Carried, Command, Consuming, DeleteDestination, Enqueue, Expire, Forget, Offer, Pass, PutBack,
-    Reclaim, Refused, Release, Return, Subscribe, Unsubscribe, encode_transaction, stores_messages,
+    Accept, Acknowledge, Carried, Command, Consuming, DeleteDestination, Enqueue, EnqueueOnce, Expire, Forget, Offer,
+    Pass, Passed, PutBack, Reclaim, Refused, Release, Return, Skip, Subscribe, Unsubscribe, encode_transaction,
+    stored_in, stores_messages,
 };
 pub use effect::{Applied, Effect, LiveChange, Outcome};
 pub use place::{DeadLetter, GroupId, Place, QueueId, TransferId};
+pub use producers::{Admission, Numbered, Who};
 pub use queue::{Queue, QueueKind, Slot};
 pub use subscriptions::{Owner, is_pattern, matches};

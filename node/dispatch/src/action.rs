@@ -1,8 +1,8 @@
 //! What the dispatcher wants done. The list is closed; tests compare it.
 
 use bytes::Bytes;
-use ferrymq_broker::{Command, DeadLetter, Place, QueueId};
-use ferrymq_message::{Producer, StoredMessage};
+use ferrymq_broker::{Command, DeadLetter, Numbered, Place, QueueId};
+use ferrymq_message::StoredMessage;
 
 use crate::{ConnectionId, ConsumerId};
 
@@ -51,7 +51,7 @@ pub enum Action {
         /// The caller's name for the message.
         ticket: u64,
         /// Who numbered it: see [`crate::Dispatcher::passed`].
-        producer: Option<Producer>,
+        producer: Option<Numbered>,
         /// The encoded command.
         command: Bytes,
     },

@@ -10,8 +10,8 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
-use ferrymq_broker::{Command, PutBack, QueueId};
-use ferrymq_message::{Producer, StoredMessage};
+use ferrymq_broker::{Command, Numbered, PutBack, QueueId};
+use ferrymq_message::StoredMessage;
 
 use crate::{Action, ConnectionId};
 
@@ -21,7 +21,7 @@ pub struct Arrival {
     /// The producer's connection.
     pub connection: ConnectionId,
     /// The producer's name and its number for this message (P5).
-    pub producer: Option<Producer>,
+    pub producer: Option<Numbered>,
     /// The encoded command that would store it.
     pub command: Bytes,
     /// The message inside of the command.

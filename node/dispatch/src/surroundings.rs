@@ -3,8 +3,8 @@
 
 use std::collections::BTreeMap;
 
-use ferrymq_broker::{Place, Queue, Slot, producers::Producers};
-use ferrymq_message::{Message, Producer, Selector, StoredMessage};
+use ferrymq_broker::{Admission, Numbered, Place, Queue, Slot, producers::Producers};
+use ferrymq_message::{Message, Selector, StoredMessage};
 
 use crate::{Action, Bodies, ConnectionId, Consumer, ConsumerId, Direct, Limits, numbers::Numbers};
 
@@ -54,9 +54,14 @@ impl Surroundings<'_> {
         }
     }
 
-    /// Whether a message of this number was there before (P5).
-    pub(crate) fn has_come(&self, producer: &Producer) -> bool {
-        self.numbers.has(producer) || self.producers.has(&producer.id, producer.sequence)
+    /// What a message with this number is (P5).
+    pub(crate) fn admission(&self, numbered: &Numbered) -> Admission {
+        match self.numbers.look(numbered) {
+            Admission::New => self
+                .producers
+                .look(numbered.who(), numbered.producer.sequence, numbered.digest),
+            other => other,
+        }
     }
 
     pub(crate) fn deliver_direct(&mut self, id: ConsumerId, direct: Direct, out: &mut Vec<Action>) {

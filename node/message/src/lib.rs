@@ -6,12 +6,14 @@
 pub mod destination;
 pub mod value;
 
+pub mod digest;
 pub mod message;
 pub mod stored;
 
 pub mod selector;
 
 pub use destination::{Destination, DestinationKind, ParseDestinationError};
+pub use digest::{Digest, NO_DIGEST};
 pub use message::{BodyKind, Encoding, Foreign, Message, Producer};
 pub use selector::{Fields, Selector, SelectorError};
 pub use stored::{Routing, StoredError, StoredMessage};

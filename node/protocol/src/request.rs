@@ -116,6 +116,9 @@ pub enum Request {
         token: Option<Token>,
         /// What to store.
         message: Message,
+        /// Of what the client wrote, where its producer numbers messages; else [`ferrymq_message::NO_DIGEST`]. A resend has
+        /// the same one, over another connection too: what the broker adds and what belongs to the connection is no part.
+        digest: u64,
         /// Held back until this transaction commits.
         transaction: Option<String>,
     },

@@ -7,7 +7,7 @@ use std::{
 
 use bytes::Bytes;
 use ferrymq_access::Pass;
-use ferrymq_broker::QueueId;
+use ferrymq_broker::{Numbered, QueueId};
 use ferrymq_dispatch::ConsumerId;
 use ferrymq_message::Destination;
 use ferrymq_protocol::{Delivery, Refusal, Request, Token};
@@ -23,6 +23,8 @@ pub(crate) struct Client {
     pub(crate) outbox: Arc<Outbox>,
     /// What it may do.
     pub(crate) pass: Pass,
+    /// As which user it came in: its producers are told apart from those of others (P5).
+    pub(crate) user: Arc<str>,
     pub(crate) client_id: Option<String>,
     pub(crate) subscriptions: BTreeMap<u32, ConsumerId>,
     /// Subscriptions whose queue or backlog is still being made.
@@ -64,6 +66,8 @@ pub(crate) struct Transaction {
     pub(crate) acknowledged: Vec<(QueueId, Vec<u64>)>,
     /// What it acknowledged of messages that the log does not know.
     pub(crate) direct: Vec<Acknowledged>,
+    /// The numbers of what it sent.
+    pub(crate) numbers: Vec<Numbered>,
     pub(crate) bytes: usize,
     /// What it counts for the node, in bytes.
     pub(crate) kept: usize,
@@ -75,6 +79,7 @@ impl Client {
             to,
             outbox,
             pass: Pass::none(),
+            user: "".into(),
             client_id: None,
             subscriptions: BTreeMap::new(),
             opening: BTreeSet::new(),

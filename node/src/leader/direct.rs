@@ -1,12 +1,12 @@
 //! Stations 5 to 9 without the log between them: non-persistent messages to queues, as long as a consumer can take them
 //! at once (node/dispatch/src/direct.rs decides).
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use bytes::Bytes;
-use ferrymq_broker::{Command, Enqueue, QueueId};
+use ferrymq_broker::{Command, Numbered, QueueId, Skip, Who, stored_in};
 use ferrymq_dispatch::{Arrival, Arrived, ConnectionId, ConsumerId, Direct, Settled, Ways};
-use ferrymq_message::{Message, Producer, StoredMessage};
+use ferrymq_message::StoredMessage;
 use ferrymq_protocol::{Delivery, Refusal, Token};
 
 use super::{
@@ -14,6 +14,7 @@ use super::{
     client::Transaction,
     delivery::{DELIVERY_BYTES, Reading},
     outcome::Pending,
+    request::Sending,
 };
 use crate::clock;
 
@@ -35,21 +36,22 @@ pub(crate) struct Acknowledged {
 }
 
 impl Leader {
-    /// Hands a non-persistent message straight to a consumer, where that keeps the order.
-    pub(super) fn send_direct(
-        &mut self,
-        connection: ConnectionId,
-        token: Option<Token>,
-        message: &mut Message,
-        command: &Bytes,
-        bytes: usize,
-    ) -> Sent {
-        let Ok(stored) = StoredMessage::new(Enqueue::stored(command)) else {
+    /// Hands a non-persistent message straight to a consumer, where that keeps the order. Where it takes the log instead
+    /// its number is left in `numbered`.
+    pub(super) fn send_direct(&mut self, sending: &Sending, numbered: &mut Option<Numbered>, command: &Bytes) -> Sent {
+        let Sending {
+            connection,
+            token,
+            ref message,
+            bytes,
+            ..
+        } = *sending;
+        let Some(stored) = stored_in(command).and_then(|stored| StoredMessage::new(stored).ok()) else {
             return Sent::Log(None);
         };
         let arrival = Arrival {
             connection,
-            producer: message.producer.take(),
+            producer: numbered.take(),
             command: command.clone(),
             message: stored,
         };
@@ -92,7 +94,7 @@ impl Leader {
                 Sent::Held
             }
             (queue, Arrived::Log(arrival) | Arrived::Wait(arrival)) => {
-                message.producer = arrival.producer;
+                *numbered = arrival.producer;
                 Sent::Log(queue)
             }
         }
@@ -133,9 +135,30 @@ impl Leader {
     }
 
     /// The log hears of the numbers that have passed it by before it hears of this producer again (P5).
-    pub(super) fn tell_passed(&mut self, producer: Option<&Producer>) {
+    pub(super) fn tell_passed(&mut self, producer: Option<&Numbered>) {
         if let Some(command) = self.dispatcher.passed(producer) {
             self.submit(command.encode(), Pending::Nobody);
+        }
+    }
+
+    /// The log hears of numbers that will not come, so that they are no gaps.
+    pub(super) fn tell_skipped<'a>(&mut self, numbers: impl Iterator<Item = &'a Numbered>) {
+        let mut by_producer: BTreeMap<Who<'_>, Vec<(u64, u64)>> = BTreeMap::new();
+        for numbered in numbers {
+            let stretches = by_producer.entry(numbered.who()).or_default();
+            let number = numbered.producer.sequence;
+            match stretches.last_mut() {
+                Some((_, last)) if last.checked_add(1) == Some(number) => *last = number,
+                _ => stretches.push((number, number)),
+            }
+        }
+        for (who, numbers) in by_producer {
+            let skip = Skip {
+                user: who.user.unwrap_or_default().to_owned(),
+                producer: who.id.to_owned(),
+                numbers,
+            };
+            self.submit_along(Command::Skip(skip).encode(), Pending::Nobody);
         }
     }
 
@@ -213,7 +236,7 @@ impl Leader {
         back: Option<(QueueId, Vec<u64>)>,
         acknowledged: Acknowledged,
     ) -> Result<(), Refusal> {
-        let result = self.hold_back(connection, name, commands, back.clone());
+        let result = self.hold_back(connection, name, commands, back.clone(), None);
         let transaction = self
             .clients
             .get_mut(&connection)

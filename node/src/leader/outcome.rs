@@ -5,7 +5,7 @@ use ferrymq_dispatch::ConnectionId;
 use ferrymq_protocol::{Refusal, RefusalKind, Subscribe, Token};
 use ferrymq_replication::Failure;
 
-use super::{Leader, mesh::HandOver};
+use super::{Leader, client::Transaction, mesh::HandOver};
 
 /// Who waits for a command's outcome.
 #[derive(Debug)]
@@ -25,6 +25,8 @@ pub(super) enum Pending {
         connection: ConnectionId,
         token: Option<Token>,
         kept: usize,
+        /// What it acknowledged, which comes back if it is refused.
+        back: Transaction,
     },
     /// Messages that came back without the log knowing of them.
     PutBack { queue: QueueId },
@@ -96,8 +98,14 @@ impl Leader {
                 connection,
                 token,
                 kept,
+                back,
             } => {
                 self.let_transaction_go(connection, kept);
+                if let Ok(Outcome::Refused(_)) = result {
+                    self.roll_back(back);
+                } else {
+                    self.forget_direct(back.direct);
+                }
                 self.answered(connection, 0, true);
                 self.reply(connection, token, to_reply(result));
             }

@@ -1,13 +1,39 @@
 //! What clients ask for: each request becomes a command, a change of the dispatcher, or a refusal.
 
+use std::sync::Arc;
+
+use bytes::Bytes;
 use ferrymq_access::Right;
-use ferrymq_broker::{Broker, Command, DeleteDestination, Owner, QueueId};
+use ferrymq_broker::{Broker, Command, DeleteDestination, Numbered, Owner, QueueId, stored_in};
 use ferrymq_dispatch::{ConnectionId, Target};
 use ferrymq_message::{Destination, Message, StoredMessage};
 use ferrymq_protocol::{AckTarget, Login, Refusal, RefusalKind, Request, Token, Verdict};
 
 use super::{Leader, direct::Sent, outcome::Pending};
 use crate::{connection::request_bytes, ingress};
+
+/// A client's send, under way to where it will be.
+pub(super) struct Sending {
+    pub(super) connection: ConnectionId,
+    pub(super) token: Option<Token>,
+    pub(super) message: Message,
+    /// Of what its client wrote.
+    pub(super) digest: u64,
+    /// What it counts as unanswered.
+    pub(super) bytes: usize,
+}
+
+/// The request again, to be heard later.
+impl From<Sending> for Request {
+    fn from(sending: Sending) -> Self {
+        Self::Send {
+            token: sending.token,
+            message: sending.message,
+            digest: sending.digest,
+            transaction: None,
+        }
+    }
+}
 
 impl Leader {
     pub(super) fn on_request(&mut self, connection: ConnectionId, request: Request) {
@@ -95,8 +121,18 @@ impl Leader {
             Request::Send {
                 token,
                 message,
+                digest,
                 transaction,
-            } => self.send(connection, token, message, transaction, bytes),
+            } => {
+                let sending = Sending {
+                    connection,
+                    token,
+                    message,
+                    digest,
+                    bytes,
+                };
+                self.send(sending, transaction);
+            }
             Request::Subscribe { token, subscribe } => self.subscribe(connection, token, subscribe),
             Request::Unsubscribe { token, subscription } => {
                 self.unsubscribe(connection, subscription);
@@ -183,34 +219,35 @@ impl Leader {
         Some(too_many(destination, self.config.destinations_max))
     }
 
-    fn send(
-        &mut self,
-        connection: ConnectionId,
-        token: Option<Token>,
-        mut message: Message,
-        transaction: Option<String>,
-        bytes: usize,
-    ) {
-        let takes_log = takes_log(&message, transaction.as_deref());
-        let authorized = self.authorize(connection, Right::Write, &message.destination);
-        let admitted = match authorized.and_then(|()| ingress::admit_send(&message)) {
-            Ok(admitted) => admitted,
+    fn send(&mut self, mut sending: Sending, transaction: Option<String>) {
+        let Sending {
+            connection,
+            token,
+            digest,
+            bytes,
+            ..
+        } = sending;
+        let takes_log = takes_log(&sending.message, transaction.as_deref());
+        let user = self.user_of(connection);
+        let admitted = self.admit(&sending, &user);
+        let producer = sending.message.producer.take();
+        let mut numbered = producer.map(|producer| Numbered { user, producer, digest });
+        let command = match admitted {
+            Ok(command) => command,
             Err(refusal) => {
                 self.answered(connection, bytes, takes_log);
+                self.tell_skipped(numbered.iter());
                 return self.reply(connection, token, Err(refusal));
             }
         };
-        if let Some(refusal) = self.refuse_destination(&message.destination) {
-            self.answered(connection, bytes, takes_log);
-            return self.reply(connection, token, Err(refusal));
-        }
         if let Some(name) = transaction {
-            self.tell_passed(message.producer.as_ref());
-            let result = self.hold_back(connection, &name, &[admitted.command], None);
+            self.tell_passed(numbered.as_ref());
+            let result = self.hold_back(connection, &name, &[command], None, numbered);
             self.answered(connection, bytes, takes_log);
             return self.reply(connection, token, result);
         }
-        if message.destination.kind().is_topic() && self.publish_at_once(connection, &message) {
+        if sending.message.destination.kind().is_topic() && self.publish_at_once(connection, &sending.message, &command)
+        {
             self.answered(connection, bytes, takes_log);
             return self.reply(connection, token, Ok(()));
         }
@@ -218,19 +255,15 @@ impl Leader {
         if takes_log {
             self.spill_of(connection);
         } else {
-            match self.send_direct(connection, token, &mut message, &admitted.command, bytes) {
+            match self.send_direct(&sending, &mut numbered, &command) {
                 Sent::Done => {
                     self.answered(connection, bytes, false);
                     return self.reply(connection, token, Ok(()));
                 }
                 Sent::Held => return,
                 Sent::Log(_) if self.store_full => {
-                    let request = Request::Send {
-                        token,
-                        message,
-                        transaction: None,
-                    };
-                    return self.park(connection, request);
+                    sending.message.producer = numbered.map(|numbered| numbered.producer);
+                    return self.park(connection, sending.into());
                 }
                 Sent::Log(Some(id)) => {
                     self.dispatcher.logging(id);
@@ -243,30 +276,49 @@ impl Leader {
                 }
             }
         }
-        self.tell_passed(message.producer.as_ref());
-        self.submit(
-            admitted.command,
-            Pending::Send {
-                connection,
-                token,
-                bytes,
-                queue,
-            },
-        );
+        self.tell_passed(numbered.as_ref());
+        let pending = Pending::Send {
+            connection,
+            token,
+            bytes,
+            queue,
+        };
+        self.submit(command, pending);
+    }
+
+    /// The command that stores it, if its client may and there is room.
+    fn admit(&mut self, sending: &Sending, user: &str) -> Result<Bytes, Refusal> {
+        let message = &sending.message;
+        self.authorize(sending.connection, Right::Write, &message.destination)?;
+        let admitted = ingress::admit_send(message, user, sending.digest)?;
+        match self.refuse_destination(&message.destination) {
+            Some(refusal) => Err(refusal),
+            None => Ok(admitted.command),
+        }
+    }
+
+    fn user_of(&self, connection: ConnectionId) -> Arc<str> {
+        self.clients
+            .get(&connection)
+            .map_or_else(|| "".into(), |client| client.user.clone())
     }
 
     /// A topic that nobody has a durable subscription of, here or in another group, needs no log. While any such is being
     /// made the log's order decides whether a message is for it; and with an uncertain lease it takes the log's way all
     /// the same, which will tell (P7).
-    fn publish_at_once(&mut self, connection: ConnectionId, message: &Message) -> bool {
+    fn publish_at_once(&mut self, connection: ConnectionId, message: &Message, command: &Bytes) -> bool {
         let topic = message.destination.name();
         let nobody_waits = self
             .group
             .with_broker(|broker| broker.subscriptions().matching(topic).is_empty());
-        if !nobody_waits || self.bridges.backlogs_opening > 0 || !self.group.lease_valid() {
+        if !nobody_waits
+            || ingress::has_duplicate_id(message)
+            || self.bridges.backlogs_opening > 0
+            || !self.group.lease_valid()
+        {
             return false;
         }
-        if let Ok(stored) = StoredMessage::new(message.encode()) {
+        if let Some(stored) = stored_in(command).and_then(|stored| StoredMessage::new(stored).ok()) {
             self.publish(topic, &stored, Some(connection));
         }
         true
@@ -323,7 +375,7 @@ impl Leader {
             None => self.submit(command.encode(), Pending::Reply { connection, token }),
             Some(name) => {
                 let back = acknowledged(&command);
-                let result = self.hold_back(connection, &name, &[command.encode()], back.clone());
+                let result = self.hold_back(connection, &name, &[command.encode()], back.clone(), None);
                 if let (Err(_), Some((queue, seqs))) = (&result, back) {
                     let command = self.dispatcher.give_back(queue, seqs).encode();
                     self.submit(command, Pending::Nobody);
@@ -334,7 +386,7 @@ impl Leader {
     }
 
     /// An acknowledgement that asks for no answer rides along with what comes next.
-    pub(super) fn acknowledge_along(&mut self, connection: ConnectionId, command: bytes::Bytes) {
+    pub(super) fn acknowledge_along(&mut self, connection: ConnectionId, command: Bytes) {
         if let Some(client) = self.clients.get_mut(&connection) {
             client.unanswered += 1;
         }
@@ -367,9 +419,10 @@ impl Leader {
     }
 }
 
-/// A send that is not a non-persistent one to a queue, which may do without the log.
+/// A send that is not a plain non-persistent one to a queue, which may do without the log.
 fn takes_log(message: &Message, transaction: Option<&str>) -> bool {
-    transaction.is_some() || message.persistent || message.destination.kind().is_topic()
+    let by_nature = transaction.is_some() || message.persistent || message.destination.kind().is_topic();
+    by_nature || ingress::has_duplicate_id(message)
 }
 
 /// The logged messages that an acknowledgement speaks of.

@@ -1,13 +1,13 @@
 //! Transactions of clients: what is sent and acknowledged in one is held back until it is committed as one command.
 
-use ferrymq_broker::QueueId;
+use ferrymq_broker::{Numbered, QueueId};
 use ferrymq_dispatch::ConnectionId;
 use ferrymq_protocol::{Refusal, RefusalKind, Token};
 
 use super::{Leader, client::Transaction, outcome::Pending};
 
-/// What a command in a transaction takes beside its bytes.
-const HELD_COMMAND_BYTES: usize = 64;
+/// What a command in a transaction takes beside its bytes: its place, and that of its number.
+const HELD_COMMAND_BYTES: usize = 160;
 
 impl Leader {
     pub(super) fn begin(&mut self, connection: ConnectionId, name: String) -> Result<(), Refusal> {
@@ -28,6 +28,7 @@ impl Leader {
         name: &str,
         commands: &[bytes::Bytes],
         acknowledged: Option<(QueueId, Vec<u64>)>,
+        numbered: Option<Numbered>,
     ) -> Result<(), Refusal> {
         let max = self.config.transaction_bytes_max;
         let Some(client) = self.clients.get_mut(&connection) else {
@@ -37,7 +38,8 @@ impl Leader {
             return Err(no_transaction(name));
         };
         let bytes = commands.iter().map(bytes::Bytes::len).sum::<usize>();
-        let kept = bytes + commands.len() * HELD_COMMAND_BYTES;
+        let id_bytes = numbered.as_ref().map_or(0, |numbered| numbered.producer.id.len());
+        let kept = bytes + id_bytes + commands.len() * HELD_COMMAND_BYTES;
         let refusal = if !client.outbox.keep_in_transaction(kept) {
             Some("the transactions of all clients hold as much as there is memory for (see [limits] memory)".into())
         } else {
@@ -54,6 +56,7 @@ impl Leader {
         }
         transaction.commands.extend_from_slice(commands);
         transaction.acknowledged.extend(acknowledged);
+        transaction.numbers.extend(numbered);
         Ok(())
     }
 
@@ -65,8 +68,8 @@ impl Leader {
         match found {
             None => self.reply(connection, token, Err(no_transaction(name))),
             Some(transaction) => {
-                self.forget_direct(transaction.direct);
                 if transaction.commands.is_empty() {
+                    self.forget_direct(transaction.direct);
                     return self.reply(connection, token, Ok(()));
                 }
                 self.spill_of(connection);
@@ -78,6 +81,11 @@ impl Leader {
                     connection,
                     token,
                     kept: transaction.kept,
+                    back: Transaction {
+                        acknowledged: transaction.acknowledged,
+                        direct: transaction.direct,
+                        ..Transaction::default()
+                    },
                 };
                 self.submit(command, pending);
             }
@@ -85,24 +93,28 @@ impl Leader {
     }
 
     pub(super) fn abort(&mut self, connection: ConnectionId, token: Option<Token>, name: &str) {
-        let result = if self.end_transaction(connection, name) {
-            Ok(())
-        } else {
-            Err(no_transaction(name))
+        let result = match self.end_transaction(connection, name) {
+            Some(numbers) => {
+                self.tell_skipped(numbers.iter());
+                Ok(())
+            }
+            None => Err(no_transaction(name)),
         };
         self.reply(connection, token, result);
     }
 
-    /// What it holds is forgotten, and what it acknowledged comes back. False if there is none of this name.
-    fn end_transaction(&mut self, connection: ConnectionId, name: &str) -> bool {
+    /// What it holds is forgotten, and what it acknowledged comes back. Returns the numbers of what it sent, if there is one
+    /// of this name.
+    fn end_transaction(&mut self, connection: ConnectionId, name: &str) -> Option<Vec<Numbered>> {
         let ended = self
             .clients
             .get_mut(&connection)
             .and_then(|client| client.transactions.remove(name));
-        let Some(transaction) = ended else { return false };
+        let mut transaction = ended?;
         self.let_transaction_go(connection, transaction.kept);
+        let numbers = std::mem::take(&mut transaction.numbers);
         self.roll_back(transaction);
-        true
+        Some(numbers)
     }
 
     /// The memory of a transaction that has ended is free again.

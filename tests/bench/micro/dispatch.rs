@@ -7,12 +7,13 @@ mod entries;
 use std::{
     cell::Cell,
     hint::black_box,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use bytes::{Bytes, BytesMut};
 use criterion::{BenchmarkId, Criterion, Throughput};
-use ferrymq_broker::{Command, Enqueue, Place, QueueId};
+use ferrymq_broker::{Command, EnqueueOnce, Numbered, Place, QueueId, stored_in};
 use ferrymq_dispatch::{
     Action, Arrival, Arrived, Bodies, ConnectionId, Consumer, ConsumerId, Dispatcher, Limits, Target, Ways,
 };
@@ -60,6 +61,7 @@ struct Bench {
     dispatcher: Dispatcher,
     bodies: Everything,
     sequence: u64,
+    user: Arc<str>,
 }
 
 fn main() {
@@ -102,6 +104,7 @@ impl Bench {
             dispatcher: Dispatcher::new(Limits::default()),
             bodies: Everything(Cell::new(0)),
             sequence: 0,
+            user: "anonymous".into(),
         };
         for id in 1..=consumers {
             world.dispatcher.add_consumer(id, Consumer::new(id, queue, PREFETCH));
@@ -191,12 +194,19 @@ impl Bench {
             sequence: self.sequence,
         });
         let mut command = BytesMut::new();
-        Enqueue::encode_with(&mut command, |out| message.encode_into(out));
+        EnqueueOnce::encode_with(&mut command, "anonymous", self.sequence, None, |out| {
+            message.encode_into(out)
+        });
         let command = command.freeze();
+        let stored = stored_in(&command).expect("it was just encoded");
         Arrival {
             connection: 1,
-            producer: message.producer,
-            message: StoredMessage::new(Enqueue::stored(&command)).expect("it was just encoded"),
+            producer: message.producer.map(|producer| Numbered {
+                user: self.user.clone(),
+                digest: producer.sequence,
+                producer,
+            }),
+            message: StoredMessage::new(stored).expect("it was just encoded"),
             command,
         }
     }

@@ -2,7 +2,7 @@
 #![allow(dead_code)]
 
 use bytes::Bytes;
-use ferrymq_broker::{Applied, BatchBuilder, Broker, Command, Enqueue, QueueId, Settings};
+use ferrymq_broker::{Applied, BatchBuilder, Broker, Command, EnqueueOnce, QueueId, Settings};
 use ferrymq_message::{Destination, DestinationKind, Message, Producer};
 
 /// A group of which only the state matters.
@@ -51,7 +51,10 @@ impl Group {
                 id: format!("ID:client-{}-1700000000000", at % PRODUCERS),
                 sequence: self.sequence + at / PRODUCERS,
             });
-            Command::Enqueue(Enqueue {
+            Command::EnqueueOnce(EnqueueOnce {
+                user: "anonymous".into(),
+                digest: self.sequence + at + 1,
+                duplicate_id: None,
                 message: message.encode(),
             })
         });

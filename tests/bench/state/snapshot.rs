@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 use bytes::Bytes;
-use ferrymq_broker::{BatchBuilder, Broker, Command, Enqueue, Settings};
+use ferrymq_broker::{BatchBuilder, Broker, Command, EnqueueOnce, Settings};
 use ferrymq_message::{Destination, Message, Producer};
 use serde::Serialize;
 
@@ -60,8 +60,13 @@ fn entry(index: u64, count: u64, body: &Bytes) -> Bytes {
             id: "ID:producer".into(),
             sequence: index * BATCH + at,
         });
-        let message = message.encode();
-        batch.push(&Command::Enqueue(Enqueue { message }).encode());
+        let enqueue = EnqueueOnce {
+            user: "anonymous".into(),
+            digest: at + 1,
+            duplicate_id: None,
+            message: message.encode(),
+        };
+        batch.push(&Command::EnqueueOnce(enqueue).encode());
     }
     batch.finish()
 }

@@ -154,7 +154,8 @@ impl Drop for Stream {
 struct Producer {
     sending: Sending,
     next: u64,
-    unreceipted: VecDeque<u64>,
+    /// As they were sent: a resend is the same message, with the same time to live.
+    unreceipted: VecDeque<(u64, Frame)>,
     due: Instant,
 }
 
@@ -188,8 +189,8 @@ impl Producer {
 
     fn send_over(&mut self, address: &str, told: &Told) -> anyhow::Result<()> {
         let mut stomp = Stomp::connect_within(address, &[HEART_BEAT], CONNECT_MAX)?;
-        for &number in &self.unreceipted {
-            stomp.send(&self.numbered(number).with("receipt", number))?;
+        for (_, frame) in &self.unreceipted {
+            stomp.send(frame)?;
         }
         while !told.stop.load(Ordering::Relaxed) {
             // Before it is looked whether to rest, so that whoever sees it at rest can rely on that.
@@ -199,8 +200,9 @@ impl Producer {
             if !paused && self.unreceipted.len() < WINDOW && self.due <= now {
                 let number = self.take_number();
                 self.note(|history, producer| history.attempt(producer, number));
-                self.unreceipted.push_back(number);
-                stomp.send(&self.numbered(number).with("receipt", number))?;
+                let frame = self.numbered(number).with("receipt", number);
+                self.unreceipted.push_back((number, frame.clone()));
+                stomp.send(&frame)?;
                 // After a stall it goes on at its pace; it does not catch up.
                 self.due = (self.due + self.sending.every).max(now);
                 continue;
@@ -215,7 +217,7 @@ impl Producer {
             ensure!(frame.command == "RECEIPT", "{frame:?}");
             let number: u64 = frame.get("receipt-id").unwrap_or("").parse()?;
             self.note(|history, producer| history.receipt(producer, number));
-            self.unreceipted.retain(|waiting| *waiting != number);
+            self.unreceipted.retain(|(waiting, _)| *waiting != number);
             told.under_way.store(self.unreceipted.len(), Ordering::SeqCst);
         }
         Ok(())

@@ -2,6 +2,7 @@
 
 mod consumer;
 mod producer;
+mod restarter;
 mod transactor;
 
 use ferrymq_protocol::stomp::{Command, Frame};
@@ -10,6 +11,7 @@ use crate::{history::History, rng::Rng};
 
 pub(crate) use consumer::{Ack, Consumer};
 pub(crate) use producer::Producer;
+pub(crate) use restarter::Restarter;
 pub(crate) use transactor::Transactor;
 
 /// A client that hears nothing of what it asked for so long tries another node.
@@ -50,6 +52,7 @@ pub(crate) enum Link {
 #[derive(Debug)]
 pub(crate) enum Job {
     Produce(Producer),
+    Restart(Restarter),
     Transact(Transactor),
     Consume(Consumer),
     /// Sends bytes that are no frames.
@@ -92,6 +95,7 @@ impl Client {
     pub(crate) fn is_done(&self) -> bool {
         match &self.job {
             Job::Produce(producer) => producer.is_done(),
+            Job::Restart(program) => program.is_done(),
             Job::Transact(transactor) => transactor.is_done(),
             Job::Consume(_) | Job::Garbage => true,
         }
@@ -133,6 +137,7 @@ impl Client {
                     self.link = Link::Open(connection);
                     match &mut self.job {
                         Job::Produce(producer) => producer.resend(turn),
+                        Job::Restart(program) => program.resend(turn),
                         Job::Transact(transactor) => transactor.begin_again(),
                         Job::Consume(consumer) => consumer.subscribe(connection, &mut receipts, turn),
                         Job::Garbage => {}
@@ -143,6 +148,7 @@ impl Client {
                 let receipt = frame.headers.get("receipt-id").unwrap_or_default().to_owned();
                 match &mut self.job {
                     Job::Produce(producer) => producer.answered(&receipt, turn),
+                    Job::Restart(program) => program.answered(&receipt, turn),
                     Job::Transact(transactor) => transactor.answered(&receipt, turn),
                     Job::Consume(consumer) => consumer.answered(&receipt, home, turn),
                     Job::Garbage => {}
@@ -151,6 +157,15 @@ impl Client {
             Command::Message => {
                 if let Job::Consume(consumer) = &mut self.job {
                     consumer.take(frame, turn);
+                }
+            }
+            // A later attempt would fare no better.
+            Command::Error if frame.headers.get("refusal") == Some("malformed") => {
+                let receipt = frame.headers.get("receipt-id").unwrap_or_default();
+                match &mut self.job {
+                    Job::Restart(program) => program.refused(receipt),
+                    Job::Transact(transactor) => transactor.refused(receipt, turn),
+                    _ => {}
                 }
             }
             // Forgiven, or followed by the connection's end.
@@ -173,7 +188,7 @@ impl Client {
             Job::Consume(consumer) => consumer.lost(),
             Job::Transact(transactor) => transactor.lost(),
             Job::Garbage => self.away_until_us += 1_000_000,
-            Job::Produce(_) => {}
+            Job::Produce(_) | Job::Restart(_) => {}
         }
     }
 
@@ -182,6 +197,7 @@ impl Client {
             (Link::Away, _) => return,
             (Link::Connecting(_), _) => true,
             (Link::Open(_), Job::Produce(producer)) => producer.waits(),
+            (Link::Open(_), Job::Restart(program)) => !program.is_done(),
             (Link::Open(_), Job::Transact(transactor)) => transactor.waits(),
             (Link::Open(_), Job::Consume(consumer)) => consumer.waits(),
             (Link::Open(_), Job::Garbage) => false,
@@ -200,6 +216,7 @@ impl Client {
             };
             match &mut self.job {
                 Job::Produce(producer) => producer.tick(self.home, turn),
+                Job::Restart(program) => program.tick(self.home, turn),
                 Job::Transact(transactor) => transactor.tick(self.home, &mut receipts, turn),
                 Job::Consume(consumer) => consumer.tick(self.home, &mut receipts, turn),
                 Job::Garbage => {}

@@ -246,6 +246,7 @@ impl World {
             self.message_written(node, client, number, &frame);
         } else if frame.command == Command::Receipt {
             invariants::p1_durable::answered(self, node, client, &frame);
+            invariants::p5_once::answered(self, node, client, &frame);
         }
         let delay_us = self.delay();
         let now_us = self.now_us;

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use ferrymq_broker::{Broker, Outcome, Place, Settings};
+use ferrymq_broker::{Broker, Outcome, Place, Settings, stored_in};
 use ferrymq_message::StoredMessage;
 
 use crate::{
@@ -29,7 +29,9 @@ pub(crate) struct Oracle {
 
 /// Kinds of commands as `node/broker/src/command/mod.rs` numbers them.
 const ENQUEUE: u8 = 1;
-const TRANSACTION: u8 = 7;
+const PIECEMEAL: u8 = 7;
+const TRANSACTION: u8 = 21;
+const ENQUEUE_ONCE: u8 = 20;
 const BATCH_HEAD_BYTES: usize = 5;
 const HEAD_BYTES: usize = 5;
 
@@ -79,8 +81,8 @@ impl Oracle {
 
     fn note_one(&mut self, command: (u8, &[u8]), outcome: &Outcome, history: &mut History) {
         match (command, outcome) {
-            ((ENQUEUE, body), Outcome::Done) => {
-                let id = message_id(Bytes::copy_from_slice(body));
+            ((ENQUEUE | ENQUEUE_ONCE, body), Outcome::Done) => {
+                let id = command_of(command.0, body).and_then(|command| message_id(stored_in(&command)?));
                 if let Some(id) = id {
                     let times = self.stored.entry(id.clone()).or_default();
                     *times += 1;
@@ -89,7 +91,7 @@ impl Oracle {
                     }
                 }
             }
-            ((TRANSACTION, body), Outcome::Many(outcomes)) => {
+            ((TRANSACTION | PIECEMEAL, body), Outcome::Many(outcomes)) => {
                 for (command, outcome) in split(&body[4.min(body.len())..]).into_iter().zip(outcomes) {
                     self.note_one(command, outcome, history);
                 }
@@ -149,6 +151,12 @@ impl Oracle {
             .map(|outgoing| outgoing.pending.len())
             .sum()
     }
+}
+
+/// The command with its head again.
+fn command_of(kind: u8, body: &[u8]) -> Option<Bytes> {
+    let len = u32::try_from(body.len()).ok()?;
+    Some([&[kind][..], &len.to_le_bytes(), body].concat().into())
 }
 
 fn message_id(bytes: Bytes) -> Option<String> {

@@ -16,6 +16,8 @@ pub(crate) struct Profile {
     pub(crate) producers: u64,
     pub(crate) consumers: u64,
     pub(crate) messages: u64,
+    /// There is a program that is started again under the same producer id.
+    pub(crate) restarts: bool,
     pub(crate) weights: Vec<(Fault, u64)>,
     pub(crate) lost_one_in: u64,
     pub(crate) doubled_one_in: u64,
@@ -120,6 +122,7 @@ impl Profile {
             lost_one_in: [0, 100, 15][rough as usize],
             doubled_one_in: [0, 60, 20][rough as usize],
             late_one_in: [0, 50, 20][rough as usize],
+            restarts: rng.one_in(2),
         }
     }
 

@@ -1,7 +1,7 @@
 //! One seed, from the calm before the storm to the last message.
 
 use crate::{
-    client::{Ack, Client, Consumer, Job, Producer, Transactor},
+    client::{Ack, Client, Consumer, Job, Producer, Restarter, Transactor},
     history::Violation,
     invariants::{self, p6_order::ORDERED},
     profile::Profile,
@@ -155,6 +155,11 @@ fn populate(world: &mut World) {
         false,
     ));
 
+    if profile.restarts {
+        let home = pick(world);
+        let program = Restarter::new("r", WORK, profile.messages);
+        jobs.push(("r".into(), home, Job::Restart(program), false));
+    }
     for nth in 0..profile.consumers {
         let home = pick(world);
         let acks = [

@@ -2,7 +2,7 @@
 //! fail; with each of them some seed must, and the promise's own invariant must say so.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use ferrymq_broker::{Command, Enqueue, Outcome, encode_transaction};
+use ferrymq_broker::{Command, Enqueue, EnqueueOnce, Outcome, encode_transaction, stored_in};
 use ferrymq_message::{Destination, StoredMessage};
 
 use crate::group::{GroupEvent, Shared, locked};
@@ -26,6 +26,8 @@ pub enum Sabotage {
     SkipChecksum,
     /// What a producer sent is not remembered.
     ForgetProducers,
+    /// A number that was used is taken for a resend, whatever is sent under it.
+    TrustNumbers,
     /// Messages are delivered without their redelivered mark.
     LoseMarks,
     /// A new master does not mark what the one before it may have delivered.
@@ -38,6 +40,8 @@ pub enum Sabotage {
     DropRejected,
     /// Of a transaction the last part is left out.
     CutTransactions,
+    /// A transaction is carried out without the parts that are refused.
+    CommitInPart,
     /// A transfer is accepted without the mark that it was.
     DropTransferMark,
     /// A transfer counts as accepted when it was sent.
@@ -62,7 +66,7 @@ pub enum Sabotage {
 
 impl Sabotage {
     /// All of them.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 26] = [
         Self::SkipSync,
         Self::AnswerUnsynced,
         Self::AnswerEarly,
@@ -71,12 +75,14 @@ impl Sabotage {
         Self::ForgetLiving,
         Self::SkipChecksum,
         Self::ForgetProducers,
+        Self::TrustNumbers,
         Self::LoseMarks,
         Self::ForgetDeliveries,
         Self::LoseAcknowledgements,
         Self::DropReturned,
         Self::DropRejected,
         Self::CutTransactions,
+        Self::CommitInPart,
         Self::DropTransferMark,
         Self::ReleaseEarly,
         Self::TakeBackOffers,
@@ -99,9 +105,9 @@ impl Sabotage {
             Self::ForgetVote | Self::IgnoreLease => &[7],
             Self::ForgetLiving => &[2, 9],
             Self::SkipChecksum => &[9],
-            Self::ForgetProducers => &[5],
+            Self::ForgetProducers | Self::TrustNumbers => &[5],
             Self::LoseMarks | Self::ForgetDeliveries | Self::LoseAcknowledgements => &[3],
-            Self::CutTransactions => &[0],
+            Self::CutTransactions | Self::CommitInPart => &[0],
             Self::DropTransferMark | Self::ReleaseEarly | Self::TakeBackOffers => &[4],
             Self::StayOpen | Self::Reorder => &[6],
             Self::IgnorePrefetch | Self::TakeUnbounded => &[8],
@@ -120,9 +126,11 @@ impl Sabotage {
 /// Kinds of commands as `node/broker/src/command/mod.rs` numbers them.
 mod kind {
     pub(super) const ENQUEUE: u8 = 1;
+    pub(super) const ENQUEUE_ONCE: u8 = 20;
     pub(super) const ACKNOWLEDGE: u8 = 2;
     pub(super) const RETURN: u8 = 3;
-    pub(super) const TRANSACTION: u8 = 7;
+    pub(super) const PIECEMEAL: u8 = 7;
+    pub(super) const TRANSACTION: u8 = 21;
     pub(super) const BEGIN_TERM: u8 = 14;
     pub(super) const FOUND: u8 = 15;
 }
@@ -134,12 +142,14 @@ const HEAD_BYTES: usize = 5;
 pub(crate) fn spoil_command(shared: &Shared, command: Bytes, token: u64) -> Bytes {
     match (command.first().copied().unwrap_or(0), shared.sabotage) {
         (kind::FOUND, _) => Command::Found(shared.founds_as).encode(),
-        (kind::ENQUEUE, Some(Sabotage::AnswerEarly)) => {
+        (kind::ENQUEUE | kind::ENQUEUE_ONCE, Some(Sabotage::AnswerEarly)) => {
             let results = vec![(token, Ok(Outcome::Done))];
             locked(&shared.early).push(GroupEvent::Done { results });
             command
         }
-        (kind::ENQUEUE, Some(Sabotage::ForgetProducers)) => nameless(&command).unwrap_or(command),
+        (kind::ENQUEUE_ONCE, Some(Sabotage::ForgetProducers)) => nameless(&command).unwrap_or(command),
+        (kind::ENQUEUE_ONCE, Some(Sabotage::TrustNumbers)) => undigested(&command).unwrap_or(command),
+        (kind::TRANSACTION, Some(Sabotage::CommitInPart)) => [&[kind::PIECEMEAL][..], &command[1..]].concat().into(),
         (kind::BEGIN_TERM, Some(Sabotage::ForgetDeliveries))
         | (kind::ACKNOWLEDGE, Some(Sabotage::LoseAcknowledgements)) => {
             Command::OpenDestination(Destination::queue("nothing")).encode()
@@ -180,11 +190,19 @@ fn forgotten(command: &Bytes, rejected: bool) -> Option<Bytes> {
 
 /// The same message without its producer.
 fn nameless(command: &Bytes) -> Option<Bytes> {
-    let stored = StoredMessage::new(command.slice(HEAD_BYTES..)).ok()?;
+    let stored = StoredMessage::new(stored_in(command)?).ok()?;
     let mut message = stored.decode().ok()?;
     message.producer = None;
     let mut out = BytesMut::new();
     Enqueue::encode_with(&mut out, |out| message.encode_into(out));
+    Some(out.freeze())
+}
+
+/// The same message as if all messages said the same.
+fn undigested(command: &Bytes) -> Option<Bytes> {
+    let message = stored_in(command)?;
+    let mut out = BytesMut::new();
+    EnqueueOnce::encode_with(&mut out, "", 1, None, |out| out.put_slice(&message));
     Some(out.freeze())
 }
 

@@ -1,11 +1,14 @@
 //! Store a message: on its queue, or on the backlog of each durable subscription of its topic.
+//!
+//! What a producer has numbered comes as [`crate::EnqueueOnce`]. In the log's first form it came as this, and was judged
+//! by the number alone.
 
 use bytes::{BufMut, Bytes, BytesMut};
-use ferrymq_message::{Destination, StoredMessage};
+use ferrymq_message::{Destination, DestinationKind, StoredMessage};
 
 use crate::{
     ApplyError, Effect, Outcome, Place, Queue, QueueId, Slot,
-    command::{HEADER_BYTES, framed, kind},
+    command::{framed, kind},
     effect::Applied,
     producers::{Admission, GAPS_MAX, Producers},
     queues::Queues,
@@ -13,8 +16,8 @@ use crate::{
     wire::Reader,
 };
 
-/// A client's message. The command is nothing but the stored form, which names destination and producer (P5): every
-/// byte more would be written to every replica's disk.
+/// A client's message. The command is nothing but the stored form, which names its destination: every byte more would be
+/// written to every replica's disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Enqueue {
     /// Its stored form.
@@ -30,11 +33,6 @@ impl Enqueue {
     pub fn encode_with(out: &mut BytesMut, write: impl FnOnce(&mut BytesMut)) {
         framed(out, kind::ENQUEUE, write);
     }
-
-    /// The stored form inside such a command, sharing its memory.
-    pub fn stored(command: &Bytes) -> Bytes {
-        command.slice(HEADER_BYTES.min(command.len())..)
-    }
 }
 
 pub(crate) fn apply(
@@ -49,28 +47,41 @@ pub(crate) fn apply(
     let routing = message.routing().map_err(ApplyError::Message)?;
     if let Some((id, sequence)) = routing.producer {
         let id = std::str::from_utf8(&id).map_err(|_| ApplyError::Malformed("producer id"))?;
-        match producers.admit(id, sequence, index) {
+        match producers.admit_undigested(id, sequence, index) {
             Admission::New => {}
-            Admission::Seen => return Ok(Outcome::Duplicate),
+            Admission::Seen | Admission::Other | Admission::TooOld => return Ok(Outcome::Duplicate),
             Admission::TooManyGaps => {
                 let text = format!("producer {id:?} leaves out too many numbers: more than {GAPS_MAX} gaps");
                 return Ok(Outcome::Refused(text));
             }
         }
     }
-    let name = std::str::from_utf8(&routing.name).map_err(|_| ApplyError::Malformed("destination name"))?;
-    if let Some(queue) = queues.find(routing.kind, name) {
+    let destination = (routing.kind, &routing.name[..]);
+    store(queues, subscriptions, destination, slot, out)?;
+    Ok(Outcome::Done)
+}
+
+/// Puts a message on its queue, which may have to be made, or publishes it.
+pub(crate) fn store(
+    queues: &mut Queues,
+    subscriptions: &Subscriptions,
+    (kind, name): (DestinationKind, &[u8]),
+    slot: Slot,
+    out: &mut Applied,
+) -> Result<(), ApplyError> {
+    let name = std::str::from_utf8(name).map_err(|_| ApplyError::Malformed("destination name"))?;
+    if let Some(queue) = queues.find(kind, name) {
         add(queues, queue, slot, out);
-        return Ok(Outcome::Done);
+        return Ok(());
     }
-    let destination = Destination::new(routing.kind, name).map_err(|_| ApplyError::Malformed("destination name"))?;
+    let destination = Destination::new(kind, name).map_err(|_| ApplyError::Malformed("destination name"))?;
     if destination.kind().is_topic() {
         publish(queues, subscriptions, &destination, slot, Publisher::Client, out);
     } else {
         let queue = queues.open(&destination, out);
         add(queues, queue, slot, out);
     }
-    Ok(Outcome::Done)
+    Ok(())
 }
 
 /// Makes a slot of a reader that holds nothing but one stored message.

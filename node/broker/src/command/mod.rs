@@ -11,17 +11,21 @@ pub mod acknowledge;
 pub mod consuming;
 pub mod delete_destination;
 pub mod enqueue;
+pub mod enqueue_once;
 pub mod expire;
 pub mod forget;
 pub mod found;
 pub mod offer;
 pub mod open_destination;
 pub mod pass;
+pub mod passed;
 pub mod put_back;
 pub mod reclaim;
 pub mod release;
 pub mod return_;
+pub mod skip;
 pub mod subscribe;
+pub(crate) mod transaction;
 pub mod unsubscribe;
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -32,14 +36,17 @@ pub use acknowledge::Acknowledge;
 pub use consuming::Consuming;
 pub use delete_destination::DeleteDestination;
 pub use enqueue::Enqueue;
+pub use enqueue_once::{EnqueueOnce, stored_in};
 pub use expire::Expire;
 pub use forget::Forget;
 pub use offer::Offer;
 pub use pass::Pass;
+pub use passed::Passed;
 pub use put_back::PutBack;
 pub use reclaim::Reclaim;
 pub use release::Release;
 pub use return_::Return;
+pub use skip::Skip;
 pub use subscribe::Subscribe;
 pub use unsubscribe::Unsubscribe;
 
@@ -50,6 +57,8 @@ use crate::{GroupId, wire::put_destination};
 pub enum Command {
     /// Store a message.
     Enqueue(Enqueue),
+    /// Store a message that may come twice.
+    EnqueueOnce(EnqueueOnce),
     /// Forget consumed messages.
     Acknowledge(Acknowledge),
     /// Take back what was dispatched and not acknowledged.
@@ -84,8 +93,12 @@ pub enum Command {
     OpenDestination(Destination),
     /// Store what the master had handed out without the log.
     PutBack(PutBack),
-    /// Note numbers of messages that the master handed out without the log.
+    /// Note numbers of messages that the master handed out without the log, in its first form.
     Pass(Pass),
+    /// Note numbers of messages that the master handed out without the log.
+    Passed(Passed),
+    /// Note numbers of messages that will not come.
+    Skip(Skip),
 }
 
 /// The numbers of the kinds.
@@ -96,7 +109,8 @@ pub(crate) mod kind {
     pub(crate) const EXPIRE: u8 = 4;
     pub(crate) const SUBSCRIBE: u8 = 5;
     pub(crate) const UNSUBSCRIBE: u8 = 6;
-    pub(crate) const TRANSACTION: u8 = 7;
+    /// The log's first form: parts that were refused did not keep the others from being carried out.
+    pub(crate) const PIECEMEAL: u8 = 7;
     pub(crate) const OFFER: u8 = 8;
     pub(crate) const ACCEPT: u8 = 9;
     pub(crate) const RELEASE: u8 = 10;
@@ -109,6 +123,10 @@ pub(crate) mod kind {
     pub(crate) const OPEN_DESTINATION: u8 = 17;
     pub(crate) const PUT_BACK: u8 = 18;
     pub(crate) const PASS: u8 = 19;
+    pub(crate) const ENQUEUE_ONCE: u8 = 20;
+    pub(crate) const TRANSACTION: u8 = 21;
+    pub(crate) const PASSED: u8 = 22;
+    pub(crate) const SKIP: u8 = 23;
 }
 
 impl Command {
@@ -116,6 +134,7 @@ impl Command {
     pub fn encode_into(&self, out: &mut BytesMut) {
         match self {
             Self::Enqueue(c) => framed(out, kind::ENQUEUE, |out| c.encode(out)),
+            Self::EnqueueOnce(c) => framed(out, kind::ENQUEUE_ONCE, |out| c.encode(out)),
             Self::Acknowledge(c) => framed(out, kind::ACKNOWLEDGE, |out| c.encode(out)),
             Self::Return(c) => framed(out, kind::RETURN, |out| c.encode(out)),
             Self::Expire(c) => framed(out, kind::EXPIRE, |out| c.encode(out)),
@@ -139,6 +158,8 @@ impl Command {
             Self::OpenDestination(d) => framed(out, kind::OPEN_DESTINATION, |out| put_destination(out, d)),
             Self::PutBack(c) => framed(out, kind::PUT_BACK, |out| c.encode(out)),
             Self::Pass(c) => framed(out, kind::PASS, |out| c.encode(out)),
+            Self::Passed(c) => framed(out, kind::PASSED, |out| c.encode(out)),
+            Self::Skip(c) => framed(out, kind::SKIP, |out| c.encode(out)),
         }
     }
 

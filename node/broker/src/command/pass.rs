@@ -1,5 +1,4 @@
-//! Note the numbers of a producer's messages that the master handed out without the log: a resend of one of them is
-//! recognised (P5), and they do not count as gaps.
+//! [`crate::Passed`] in the log's first form, which knew neither user nor digest.
 
 use bytes::{BufMut, BytesMut};
 
@@ -33,7 +32,7 @@ pub(crate) fn apply(producers: &mut Producers, index: u64, mut body: Reader) -> 
     let producer = body.text()?;
     let numbers = body.list(|body| Ok((body.u64()?, body.u64()?)))?;
     for (first, last) in numbers {
-        producers.pass(&producer, first, last, index);
+        producers.pass_undigested(&producer, first, last, index);
     }
     Ok(Outcome::Done)
 }

@@ -3,9 +3,7 @@
 //! A list whose links are positions in one vector, so that a producer goes to the end, and the first one away, in
 //! constant time.
 
-use std::sync::Arc;
-
-use super::seen::Seen;
+use super::{key::Key, seen::Seen};
 
 /// Where a producer stands in memory, as long as it is remembered.
 pub(super) type At = u32;
@@ -22,7 +20,7 @@ pub(super) struct Line {
 
 #[derive(Debug, Clone)]
 struct Node {
-    id: Arc<str>,
+    key: Key,
     seen: Seen,
     before: At,
     after: At,
@@ -53,6 +51,18 @@ impl Line {
         (self.last != NOBODY).then_some(self.last)
     }
 
+    /// Who was silent for a little longer.
+    pub(super) fn before(&self, at: At) -> Option<At> {
+        let before = self.nodes[at as usize].before;
+        (before != NOBODY).then_some(before)
+    }
+
+    /// Who was silent for a little less.
+    pub(super) fn after(&self, at: At) -> Option<At> {
+        let after = self.nodes[at as usize].after;
+        (after != NOBODY).then_some(after)
+    }
+
     pub(super) fn seen(&self, at: At) -> &Seen {
         &self.nodes[at as usize].seen
     }
@@ -62,19 +72,19 @@ impl Line {
     }
 
     /// All, the longest silent first.
-    pub(super) fn iter(&self) -> impl Iterator<Item = (&Arc<str>, &Seen)> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&Key, &Seen)> {
         let mut next = self.first();
         std::iter::from_fn(move || {
             let node = &self.nodes[next? as usize];
             next = (node.after != NOBODY).then_some(node.after);
-            Some((&node.id, &node.seen))
+            Some((&node.key, &node.seen))
         })
     }
 
     /// A new one, as the last.
-    pub(super) fn push(&mut self, id: Arc<str>, seen: Seen) -> At {
+    pub(super) fn push(&mut self, key: Key, seen: Seen) -> At {
         let node = Node {
-            id,
+            key,
             seen,
             before: NOBODY,
             after: NOBODY,
@@ -101,11 +111,11 @@ impl Line {
         }
     }
 
-    pub(super) fn remove(&mut self, at: At) -> (Arc<str>, Seen) {
+    pub(super) fn remove(&mut self, at: At) -> (Key, Seen) {
         self.unlink(at);
         self.free.push(at);
         let node = &mut self.nodes[at as usize];
-        (std::mem::take(&mut node.id), std::mem::take(&mut node.seen))
+        (std::mem::take(&mut node.key), std::mem::take(&mut node.seen))
     }
 
     fn link_last(&mut self, at: At) {
@@ -133,16 +143,19 @@ impl Line {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::key::Who, *};
+
+    fn key(id: &str) -> Key {
+        Key::new(Who { user: None, id })
+    }
 
     fn ids(line: &Line) -> String {
-        let forward: Vec<&str> = line.iter().map(|(id, _)| &**id).collect();
+        let forward: Vec<&str> = line.iter().map(|(key, _)| key.who().id).collect();
         let mut backward = Vec::new();
         let mut next = line.last();
         while let Some(at) = next {
-            backward.push(&*line.nodes[at as usize].id);
-            let before = line.nodes[at as usize].before;
-            next = (before != NOBODY).then_some(before);
+            backward.push(line.nodes[at as usize].key.who().id);
+            next = line.before(at);
         }
         backward.reverse();
         assert_eq!(forward, backward);
@@ -156,7 +169,7 @@ mod tests {
         let at: Vec<At> = "abcd"
             .split("")
             .filter(|id| !id.is_empty())
-            .map(|id| line.push(id.into(), Seen::first(1, 1)))
+            .map(|id| line.push(key(id), Seen::first(1, 1)))
             .collect();
         assert_eq!(ids(&line), "abcd");
         for (moved, expected) in [(3, "abcd"), (0, "bcda"), (2, "bdac"), (1, "dacb")] {
@@ -168,7 +181,7 @@ mod tests {
             assert_eq!(ids(&line), expected);
         }
         for id in ["e", "f", "g", "h"] {
-            line.push(id.into(), Seen::default());
+            line.push(key(id), Seen::default());
         }
         assert_eq!(
             (ids(&line).as_str(), line.nodes.len()),

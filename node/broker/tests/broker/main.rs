@@ -8,6 +8,7 @@ mod group;
 mod damage;
 mod effects;
 mod handing_over;
+mod once;
 mod random;
 mod scripts;
 mod snapshots;

@@ -1,8 +1,8 @@
 //! Random commands for the property tests: few names and small numbers, so that they meet each other often.
 
 use ferrymq_broker::{
-    Accept, Acknowledge, Carried, Command, Consuming, DeadLetter, DeleteDestination, Enqueue, Expire, Forget, Offer,
-    Owner, Pass, PutBack, Reclaim, Refused, Release, Return, Subscribe, Unsubscribe,
+    Accept, Acknowledge, Carried, Command, Consuming, DeadLetter, DeleteDestination, Enqueue, EnqueueOnce, Expire,
+    Forget, Offer, Owner, Pass, Passed, PutBack, Reclaim, Refused, Release, Return, Skip, Subscribe, Unsubscribe,
 };
 use ferrymq_message::{Destination, DestinationKind, Message, Producer};
 use proptest::{collection::vec, option, prelude::*, sample::select};
@@ -17,7 +17,8 @@ pub(crate) fn command() -> impl Strategy<Value = Command> {
 
 fn plain() -> impl Strategy<Value = Command> {
     prop_oneof![
-        12 => enqueue().prop_map(Command::Enqueue),
+        6 => enqueue().prop_map(Command::Enqueue),
+        8 => enqueue_once().prop_map(Command::EnqueueOnce),
         6 => (queue(), seqs()).prop_map(|(queue, seqs)| Command::Acknowledge(Acknowledge { queue, seqs })),
         4 => give_back().prop_map(Command::Return),
         2 => (queue(), seqs(), option::of(queue_name()))
@@ -46,6 +47,13 @@ fn plain() -> impl Strategy<Value = Command> {
         2 => put_back().prop_map(Command::PutBack),
         1 => (0..40u64, 0..9u64).prop_map(|(first, more)| {
             Command::Pass(Pass { producer: "p".into(), numbers: vec![(first, first + more)] })
+        }),
+        1 => (user(), 0..40u64, 0..9u64, 1..3u64).prop_map(|(user, first, more, digest)| {
+            let (numbers, digests) = (vec![(first, first + more)], vec![(first + more, digest)]);
+            Command::Passed(Passed { user, producer: "p".into(), numbers, digests })
+        }),
+        1 => (user(), 0..40u64, 0..9u64).prop_map(|(user, first, more)| {
+            Command::Skip(Skip { user, producer: "p".into(), numbers: vec![(first, first + more)] })
         }),
     ]
 }
@@ -122,6 +130,20 @@ fn enqueue() -> impl Strategy<Value = Enqueue> {
             }
         })
     })
+}
+
+fn enqueue_once() -> impl Strategy<Value = EnqueueOnce> {
+    let duplicate_id = option::weighted(0.2, select(vec!["1".to_owned(), "2".to_owned()]));
+    (enqueue(), user(), 1..3u64, duplicate_id).prop_map(|(enqueue, user, digest, duplicate_id)| EnqueueOnce {
+        user,
+        digest,
+        duplicate_id,
+        message: enqueue.message,
+    })
+}
+
+fn user() -> impl Strategy<Value = String> {
+    select(vec!["u".to_owned(), "v".to_owned()])
 }
 
 fn give_back() -> impl Strategy<Value = Return> {

@@ -1,7 +1,6 @@
 //! What the master's loop asks and tells of messages that do not take the log: see [`crate::direct`].
 
-use ferrymq_broker::{Broker, Command, DeadLetter, PutBack, QueueId};
-use ferrymq_message::Producer;
+use ferrymq_broker::{Broker, Command, DeadLetter, Numbered, PutBack, QueueId};
 
 use super::Dispatcher;
 use crate::{
@@ -127,11 +126,11 @@ impl Dispatcher {
     }
 
     /// What the log must be told before it gets a message of this producer: numbers that did not take it.
-    pub fn passed(&mut self, producer: Option<&Producer>) -> Option<Command> {
+    pub fn passed(&mut self, producer: Option<&Numbered>) -> Option<Command> {
         if self.numbers.is_empty() {
             return None;
         }
-        self.numbers.take(&producer?.id)
+        self.numbers.take(producer?)
     }
 
     /// Acknowledged messages are gone.

@@ -1,6 +1,7 @@
 //! How a queue hands out what does not take the log, in order with what does: see [`crate::direct`].
 
-use ferrymq_message::{Producer, StoredMessage};
+use ferrymq_broker::{Admission, Numbered};
+use ferrymq_message::StoredMessage;
 
 use super::{Consumption, QueueDispatch};
 use crate::{
@@ -15,7 +16,7 @@ enum Look {
     Done,
     /// Somebody wants it and has no room.
     Later,
-    /// Nobody wants it.
+    /// Nobody wants it; or its number may not be its own, and the log shall judge.
     Unwanted,
 }
 
@@ -105,13 +106,18 @@ impl QueueDispatch {
     fn look(
         &mut self,
         message: &StoredMessage,
-        producer: &Option<Producer>,
+        producer: &Option<Numbered>,
         sole: Option<ConsumerId>,
         around: &mut Surroundings<'_>,
         out: &mut Vec<Action>,
     ) -> Look {
-        if is_over(message, around.now_ms) || producer.as_ref().is_some_and(|producer| around.has_come(producer)) {
+        if is_over(message, around.now_ms) {
             return Look::Done;
+        }
+        match producer.as_ref().map(|producer| around.admission(producer)) {
+            None | Some(Admission::New) => {}
+            Some(Admission::Seen) => return Look::Done,
+            Some(_) => return Look::Unwanted,
         }
         let (taker, wanted) = self.taker(&mut Lazy::of(message), sole, around);
         let Some(id) = taker else {

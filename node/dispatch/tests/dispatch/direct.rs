@@ -1,10 +1,10 @@
 //! Non-persistent messages that do not take the log: single cases, each the rule in its name.
 
-use ferrymq_broker::{Command, Pass};
+use ferrymq_broker::{Command, Outcome, Passed};
 use ferrymq_dispatch::{Action, Bridge, Consumer, ConsumerId, Limits, Target, Ways};
 use ferrymq_message::{Destination, Message, Producer};
 
-use crate::world::{Delivered, WAYS, World, got, limits, wants};
+use crate::world::{Delivered, WAYS, World, digest_of, got, limits, wants};
 
 fn q() -> Destination {
     Destination::queue("Q")
@@ -303,13 +303,16 @@ fn a_resend_is_recognised_whichever_way_it_takes_p5() {
     };
     world.arrive(&numbered("m2", 2), log_only);
     world.arrive(&numbered("m3", 3), log_only);
-    let pass = Pass {
+    let digest = |sequence| digest_of(&numbered(&format!("m{sequence}"), sequence));
+    let passed = Passed {
+        user: "u".into(),
         producer: "p".into(),
         numbers: vec![(0, 2)],
+        digests: (0..3).map(|sequence| (sequence, digest(sequence))).collect(),
     };
     assert_eq!(
         world.proposed.front(),
-        Some(&Command::Pass(pass)),
+        Some(&Command::Passed(passed)),
         "the log is told first"
     );
     assert_eq!(ids(&world.settle()), ["m3"]);
@@ -352,4 +355,22 @@ fn a_deleted_queue_drops_what_came_back_and_lets_the_log_decide_on_what_is_held(
     assert_ne!(world.queue("Q"), queue, "b made it anew");
     let actions: Vec<Action> = world.dispatch();
     assert_eq!(actions, vec![]);
+}
+
+#[test]
+fn another_message_under_a_number_of_before_is_no_resend_p5() {
+    let (mut world, _, consumer) = consumed(10);
+    for (id, sequence) in [("m1", 1), ("m2", 2)] {
+        let actions = world.arrive(&numbered(id, sequence), WAYS);
+        assert_eq!(world.deliveries(&actions).len(), 1);
+    }
+    world.acknowledge(consumer, Target::UpTo(9));
+    assert_eq!(world.arrive(&numbered("m1", 1), WAYS), vec![], "handed out before");
+    assert_eq!(world.settle(), vec![]);
+    world.arrive(&numbered("other", 1), WAYS);
+    assert_eq!(world.settle(), vec![], "it is not delivered");
+    assert!(
+        matches!(world.outcomes.last(), Some(Outcome::Refused(_))),
+        "and not confirmed"
+    );
 }

@@ -10,10 +10,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ferrymq_broker::{Acknowledge, Command, Outcome, QueueId, Refused, Release};
 use ferrymq_dispatch::{Action, Bridge, Consumer, ConsumerId, Direct, Target, Ways};
-use ferrymq_message::{Destination, Message, Producer, Selector, StoredMessage, Value};
+use ferrymq_message::{Destination, Message, Producer, Selector, Value};
 use proptest::{collection::vec, prelude::*, sample::Index};
 
-use crate::world::{Delivered, WAYS, World};
+use crate::world::{Delivered, WAYS, World, sent};
 
 #[derive(Debug, Clone)]
 enum Step {
@@ -314,10 +314,7 @@ impl Model {
         self.held_back.clear();
         self.resendable.clear();
         self.world.full.clear();
-        let is_persistent = |command: &Command| match command {
-            Command::Enqueue(enqueue) => StoredMessage::new(enqueue.message.clone()).unwrap().persistent(),
-            _ => false,
-        };
+        let is_persistent = |command: &Command| sent(command).is_some_and(|message| message.persistent);
         self.world.proposed.extend(lost.into_iter().filter(is_persistent));
         for message in unanswered.into_values() {
             // A resend of what the earlier master had handed out would be delivered twice: the next one cannot know.

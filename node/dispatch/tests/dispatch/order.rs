@@ -9,10 +9,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ferrymq_broker::Command;
 use ferrymq_dispatch::{Consumer, ConsumerId, Target, Ways};
-use ferrymq_message::{Destination, Message, Producer, StoredMessage};
+use ferrymq_message::{Destination, Message, Producer};
 use proptest::{collection::vec, prelude::*};
 
-use crate::world::{Delivered, World};
+use crate::world::{Delivered, World, sent};
 
 #[derive(Debug, Clone)]
 enum Step {
@@ -131,10 +131,7 @@ impl Sole {
 
     fn arrive(&mut self, message: &Message) {
         // Not before the persistent messages of this producer that are on their way through the log.
-        let is_logging = |command: &Command| match command {
-            Command::Enqueue(enqueue) => StoredMessage::new(enqueue.message.clone()).unwrap().persistent(),
-            _ => false,
-        };
+        let is_logging = |command: &Command| sent(command).is_some_and(|message| message.persistent);
         let ways = Ways {
             direct: !self.world.proposed.iter().any(is_logging) && self.world.told.is_empty(),
             wait: true,
@@ -182,10 +179,7 @@ impl Sole {
         let unanswered = std::mem::take(&mut self.world.unanswered);
         self.world.fail_over(count);
         let mut resent: BTreeMap<usize, Message> = BTreeMap::new();
-        let lost = before.into_iter().skip(count).filter_map(|command| match command {
-            Command::Enqueue(enqueue) => StoredMessage::new(enqueue.message).unwrap().decode().ok(),
-            _ => None,
-        });
+        let lost = before.into_iter().skip(count).filter_map(|command| sent(&command));
         resent.extend(lost.map(|message| (message.id.parse().unwrap(), message)));
         // What is stored already is recognised (P5).
         let unanswered = unanswered.into_values();

@@ -6,14 +6,15 @@ use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
 };
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use ferrymq_broker::{
-    BatchBuilder, Broker, Command, Effect, Enqueue, Outcome, Owner, Place, QueueId, Settings, Subscribe,
+    BatchBuilder, Broker, Command, Effect, Enqueue, EnqueueOnce, Numbered, Outcome, Owner, Place, QueueId, Settings,
+    Subscribe, stored_in,
 };
 use ferrymq_dispatch::{
     Action, Arrival, Arrived, Bodies, ConnectionId, Consumer, ConsumerId, Direct, Dispatcher, Limits, Target, Ways,
 };
-use ferrymq_message::{Destination, Message, Producer, Selector, StoredMessage, Value};
+use ferrymq_message::{Destination, Digest, Message, Selector, StoredMessage, Value};
 
 /// See the file's head.
 pub(crate) struct World {
@@ -136,9 +137,7 @@ impl World {
     }
 
     pub(crate) fn propose_send(&mut self, message: &Message) {
-        self.proposed.push_back(Command::Enqueue(Enqueue {
-            message: message.encode(),
-        }));
+        self.proposed.push_back(enqueue(message));
     }
 
     /// A client sends non-persistent messages with these ids to a queue, and whatever way they may take is open.
@@ -156,13 +155,11 @@ impl World {
 
     /// A non-persistent message comes, as the master's loop takes it in.
     pub(crate) fn arrive(&mut self, message: &Message, ways: Ways) -> Vec<Action> {
-        let mut command = BytesMut::new();
-        Enqueue::encode_with(&mut command, |out| message.encode_into(out));
-        let command = command.freeze();
+        let command = enqueue(message).encode();
         let arrival = Arrival {
             connection: 77,
-            producer: message.producer.clone(),
-            message: StoredMessage::new(Enqueue::stored(&command)).unwrap(),
+            producer: numbered(message),
+            message: StoredMessage::new(stored_in(&command).unwrap()).unwrap(),
             command,
         };
         let ticket = self.next_ticket;
@@ -193,14 +190,16 @@ impl World {
         actions
     }
 
-    fn log_it(&mut self, queue: QueueId, ticket: u64, producer: Option<&Producer>, command: &Bytes) {
+    fn log_it(&mut self, queue: QueueId, ticket: u64, producer: Option<&Numbered>, command: &Bytes) {
         self.proposed.extend(self.dispatcher.passed(producer));
-        let message = Enqueue::stored(command);
+        let message = StoredMessage::new(stored_in(command).unwrap()).unwrap();
+        let command = enqueue(&message.decode().unwrap());
+        let message = message.bytes().clone();
         self.owed
             .entry(message.clone())
             .or_default()
             .push_back((queue, Some(ticket)));
-        self.proposed.push_back(Command::Enqueue(Enqueue { message }));
+        self.proposed.push_back(command);
     }
 
     pub(crate) fn carry_out(&mut self, actions: &[Action]) {
@@ -298,6 +297,7 @@ impl World {
             batch.push(&command.encode());
             let message = match &command {
                 Command::Enqueue(enqueue) => Some(&enqueue.message),
+                Command::EnqueueOnce(enqueue) => Some(&enqueue.message),
                 Command::PutBack(back) => Some(&back.message),
                 _ => None,
             };
@@ -434,4 +434,40 @@ pub(crate) fn got(delivered: &[Delivered], consumer: ConsumerId) -> Vec<&str> {
         .filter(|d| d.consumer == consumer)
         .map(|d| d.id.as_str())
         .collect()
+}
+
+/// The command that stores a client's message, as the master's loop makes it.
+pub(crate) fn enqueue(message: &Message) -> Command {
+    let stored = message.encode();
+    match numbered(message) {
+        Some(numbered) => Command::EnqueueOnce(EnqueueOnce {
+            user: numbered.user.to_string(),
+            digest: numbered.digest,
+            duplicate_id: None,
+            message: stored,
+        }),
+        None => Command::Enqueue(Enqueue { message: stored }),
+    }
+}
+
+/// Its number.
+pub(crate) fn numbered(message: &Message) -> Option<Numbered> {
+    message.producer.clone().map(|producer| Numbered {
+        user: "u".into(),
+        producer,
+        digest: digest_of(message),
+    })
+}
+
+/// A message's id stands for its content.
+pub(crate) fn digest_of(message: &Message) -> u64 {
+    let mut digest = Digest::default();
+    digest.add(b"id", message.id.as_bytes());
+    digest.finish()
+}
+
+/// The message that a command stores.
+pub(crate) fn sent(command: &Command) -> Option<Message> {
+    let stored = stored_in(&command.encode())?;
+    StoredMessage::new(stored).unwrap().decode().ok()
 }

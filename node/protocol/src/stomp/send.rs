@@ -1,6 +1,6 @@
 //! A SEND frame as a message (`FrameTranslator.Helper.copyStandardHeadersFromFrameToMessage` in ActiveMQ).
 
-use ferrymq_message::{BodyKind, Message, Producer, Value};
+use ferrymq_message::{BodyKind, Digest, Message, NO_DIGEST, Producer, Value};
 
 use super::{
     Frame, StompError,
@@ -24,8 +24,39 @@ const NOT_PROPERTIES: [&str; 11] = [
     "original-destination",
 ];
 
+/// Headers that a resend may have otherwise, or that are compared by themselves: no part of the digest.
+const NOT_DIGESTED: [&str; 5] = [
+    "producer-id",
+    "producer-sequence",
+    "receipt",
+    "transaction",
+    "content-length",
+];
+
 /// Why a body is delivered as it was sent although its sender asked for a transformation.
 const TRANSFORMATION_REFUSED: &str = "bodies are not transformed";
+
+/// What a SEND frame says, as its client wrote it: a number is that of a resend only where this agrees (P5). Temporary
+/// destinations are named anew with each connection, so the headers are taken and not what they mean here.
+pub(super) fn digest(frame: &Frame) -> u64 {
+    if frame.headers.get("producer-id").is_none() {
+        return NO_DIGEST;
+    }
+    let mut digest = Digest::default();
+    for (name, value) in frame.headers.iter() {
+        if !NOT_DIGESTED.contains(&name) {
+            digest.add(name.as_bytes(), value.as_bytes());
+        }
+    }
+    // Its presence makes bytes of a text. No header's name has a NUL.
+    let body = if frame.headers.get("content-length").is_some() {
+        "\0bytes"
+    } else {
+        "\0text"
+    };
+    digest.add(body.as_bytes(), &frame.body);
+    digest.finish()
+}
 
 /// The message that a SEND frame means. `id` is its id, `now_ms` its timestamp unless the sender gave one.
 pub(super) fn message(frame: Frame, id: String, connection_id: &str, now_ms: i64) -> Result<Message, StompError> {
@@ -191,6 +222,42 @@ mod tests {
             ("mine".into(), Value::from(" x ")),
         ];
         assert_eq!(read(frame), expected);
+    }
+
+    #[test]
+    fn a_resend_says_the_same_and_nothing_else_does() {
+        let numbered = |body: &'static str| {
+            send()
+                .with_body(body)
+                .with("producer-id", "p")
+                .with("producer-sequence", "1")
+                .with("persistent", "true")
+        };
+        let one = digest(&numbered("hello").with("a", "1").with("b", "2"));
+        let again = Frame::new(Command::Send)
+            .with("b", "2")
+            .with("a", "1")
+            .with("persistent", "true")
+            .with("destination", "/queue/A")
+            .with("producer-sequence", "1")
+            .with("producer-id", "p")
+            .with("transaction", "another")
+            .with("receipt", "another")
+            .with_body("hello");
+        assert_eq!(digest(&again), one);
+        for other in [
+            numbered("hell").with("a", "1").with("b", "2"),
+            numbered("hello").with("a", "2").with("b", "1"),
+            numbered("hello").with("a", "1"),
+            numbered("hello")
+                .with("a", "1")
+                .with("b", "2")
+                .with("content-length", "5"),
+            numbered("hello").with("a", "1").with("b", "2").with("timestamp", "5"),
+        ] {
+            assert_ne!(digest(&other), one, "{other:?}");
+        }
+        assert_eq!(digest(&send()), NO_DIGEST, "nobody asks");
     }
 
     #[test]

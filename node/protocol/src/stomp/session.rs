@@ -173,12 +173,14 @@ impl StompSession {
             self.transactions.number(name)?;
         }
         let id = format!("{}:{}", self.connection_id, self.last_message + 1);
+        let digest = send::digest(&frame);
         let message = send::message(frame, id, &self.connection_id, now_ms)?;
         self.last_message += 1;
         let token = self.token(receipt);
         out.requests.push(Request::Send {
             token,
             message,
+            digest,
             transaction,
         });
         Ok(())

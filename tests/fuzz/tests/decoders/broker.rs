@@ -3,7 +3,8 @@
 use bytes::Bytes;
 use ferrymq_broker::{
     Accept, Acknowledge, BatchBuilder, Broker, Carried, Command, Consuming, DeadLetter, DeleteDestination, Enqueue,
-    Expire, Forget, Offer, Owner, Reclaim, Refused, Release, Return, Settings, Subscribe, Unsubscribe,
+    EnqueueOnce, Expire, Forget, Offer, Owner, Passed, Reclaim, Refused, Release, Return, Settings, Skip, Subscribe,
+    Unsubscribe,
 };
 use ferrymq_fuzz::Target;
 use ferrymq_message::{Destination, DestinationKind, Message};
@@ -44,6 +45,23 @@ fn commands() -> Vec<Command> {
         enqueue(&sent),
         enqueue(&Message::new("m", queue.clone(), "x")),
         enqueue(&Message::new("m", topic.clone(), "y")),
+        Command::EnqueueOnce(EnqueueOnce {
+            user: "u".into(),
+            digest: 7,
+            duplicate_id: Some("d".into()),
+            message: sent.encode(),
+        }),
+        Command::Passed(Passed {
+            user: "u".into(),
+            producer: "p".into(),
+            numbers: vec![(1, 3)],
+            digests: vec![(2, 7)],
+        }),
+        Command::Skip(Skip {
+            user: "u".into(),
+            producer: "p".into(),
+            numbers: vec![(4, 5)],
+        }),
         Command::Subscribe(Subscribe {
             topic: Destination::topic("T.*"),
             owner: owner.clone(),

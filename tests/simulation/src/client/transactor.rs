@@ -1,5 +1,6 @@
 //! A producer whose messages come in transactions. A transaction whose commit is not answered is done again as a whole,
-//! with the same numbers; one that is aborted is never done again.
+//! with the same numbers; one that is aborted is never done again. Some hold a resend of a message of before, which changes
+//! nothing. Some hold another message under a number of before, and are refused as a whole.
 
 use ferrymq_protocol::stomp::{Command, Frame};
 
@@ -18,14 +19,26 @@ pub(crate) struct Transactor {
     next: u64,
     current: Option<Current>,
     next_at_us: u64,
+    /// The first message of the transaction that was answered last.
+    settled: Option<u64>,
 }
 
 #[derive(Debug)]
 struct Current {
     number: u64,
     messages: Vec<u64>,
+    /// What is odd about it.
+    odd: Option<Odd>,
     /// Over this connection.
     receipt: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Odd {
+    /// It holds this message, which is stored already.
+    Resends(u64),
+    /// It holds another message under this number.
+    Reuses(u64),
 }
 
 impl Transactor {
@@ -39,6 +52,7 @@ impl Transactor {
             next: 1,
             current: None,
             next_at_us: 0,
+            settled: None,
         }
     }
 
@@ -66,7 +80,16 @@ impl Transactor {
             .take_if(|current| current.receipt.as_deref() == Some(receipt))
         {
             turn.history.committed(current.number, turn.now_us);
+            self.settled = current.messages.first().copied();
             self.next_at_us = turn.now_us + turn.rng.below(60_000);
+        }
+    }
+
+    /// For good: nothing of it may ever be delivered.
+    pub(super) fn refused(&mut self, receipt: &str, turn: &mut Turn<'_>) {
+        let refused = |current: &mut Current| current.receipt.as_deref() == Some(receipt) && current.odd.is_some();
+        if let Some(current) = self.current.take_if(refused) {
+            turn.history.transactions.entry(current.number).or_default().aborted = true;
         }
     }
 
@@ -85,9 +108,19 @@ impl Transactor {
             if turn.rng.one_in(6) {
                 return self.abort(number, &messages, turn);
             }
+            let odd = match (self.settled, turn.rng.below(10)) {
+                (Some(settled), 0) => Some(Odd::Resends(settled)),
+                (Some(settled), 1) => Some(Odd::Reuses(settled)),
+                _ => None,
+            };
+            if let Some(Odd::Reuses(_)) = odd {
+                turn.history
+                    .attempted(&self.false_id(number), &self.destination, home, Some(number));
+            }
             self.current = Some(Current {
                 number,
                 messages,
+                odd,
                 receipt: None,
             });
         }
@@ -96,12 +129,19 @@ impl Transactor {
         };
         let receipt = receipts.next();
         current.receipt = Some(receipt.clone());
-        let (name, messages) = (receipt.clone(), current.messages.clone());
+        let (name, messages, odd, number) = (receipt.clone(), current.messages.clone(), current.odd, current.number);
         turn.frames
             .push(Frame::new(Command::Begin).with("transaction", name.clone()));
         for message in messages {
             turn.frames.push(self.frame(message).with("transaction", name.clone()));
         }
+        let odd = match odd {
+            Some(Odd::Resends(settled)) => Some(self.frame(settled)),
+            Some(Odd::Reuses(settled)) => Some(self.numbered(settled, &self.false_id(number))),
+            None => None,
+        };
+        turn.frames
+            .extend(odd.map(|frame| frame.with("transaction", name.clone())));
         turn.frames.push(
             Frame::new(Command::Commit)
                 .with("transaction", name)
@@ -124,12 +164,21 @@ impl Transactor {
         format!("{}/{number}", self.name)
     }
 
+    /// The message of a transaction that has a number of before.
+    fn false_id(&self, transaction: u64) -> String {
+        format!("{}-again/{transaction}", self.name)
+    }
+
     fn frame(&self, number: u64) -> Frame {
+        self.numbered(number, &self.id(number))
+    }
+
+    fn numbered(&self, number: u64, id: &str) -> Frame {
         Frame::new(Command::Send)
             .with("destination", self.destination.clone())
             .with("persistent", "true")
             .with("producer-id", self.name.clone())
             .with("producer-sequence", number.to_string())
-            .with_body(body_of(&self.id(number)))
+            .with_body(body_of(id))
     }
 }

@@ -241,6 +241,7 @@ fn sends_with_and_without_receipt() {
             token: None,
             message: one,
             transaction: None,
+            ..
         },
         Request::Send {
             token: Some(2),
