@@ -204,7 +204,7 @@ pub fn stores_messages(command: &[u8]) -> bool {
 }
 
 /// Kinds that store no message.
-const NOTES: [u8; 15] = [
+const NOTES: [u8; 17] = [
     kind::ACKNOWLEDGE,
     kind::RETURN,
     kind::EXPIRE,
@@ -220,6 +220,8 @@ const NOTES: [u8; 15] = [
     kind::DELETE_DESTINATION,
     kind::OPEN_DESTINATION,
     kind::PASS,
+    kind::PASSED,
+    kind::SKIP,
 ];
 
 /// Bytes of a command's header.
