@@ -86,6 +86,23 @@ pub struct Mesh {
     pub certificates: Option<Certificates>,
     /// Whom to look for, in the order of the file.
     pub connectors: Vec<Connector>,
+    /// Of one topic's messages, what may be kept for one other group. Default a tenth of `limit` under `[store]`.
+    pub backlog_bytes_max: u64,
+    /// What sends to that topic do beyond it. Default `wait`.
+    pub backlog_full: BacklogFull,
+    /// How long a linked group must not have wanted a topic before what is kept of it for that group is dropped. Default
+    /// 30 s.
+    pub topic_linger: Duration,
+}
+
+/// What sends to a topic do when a backlog that is kept for another group has reached its bound. Nothing is dropped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum BacklogFull {
+    /// They wait until there is room again.
+    #[default]
+    Wait,
+    /// They are refused.
+    Refuse,
 }
 
 /// A text that is never printed.

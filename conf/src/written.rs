@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 use toml::de::DeValue;
 
 use crate::{
-    node::{Certificates, Limits, Listen, Log, Member, Mesh, Node, Secret, Store, Sync, Timers},
+    node::{BacklogFull, Certificates, Limits, Listen, Log, Member, Mesh, Node, Secret, Store, Sync, Timers},
     section::{Entry, Raw, Section},
     values, written_access,
     written_connectors::connectors,
@@ -32,7 +32,7 @@ pub(crate) fn node(root: &Section<'_>) -> Node {
     if !members.is_empty() && !root.report.is_given("node") {
         root.complain_here("\"node\" is missing: which of the members this node is");
     }
-    let mesh = mesh(root);
+    let mut mesh = mesh(root);
     let access = written_access::access(root);
     let listen = listen(root, members.get(&node), &mesh, !access.users.is_empty());
     if members.is_empty() {
@@ -42,6 +42,9 @@ pub(crate) fn node(root: &Section<'_>) -> Node {
         advertise(member, &listen);
     }
     let store = store(root);
+    if !root.report.is_given("mesh.backlog") {
+        mesh.backlog_bytes_max = store.limit_bytes / 10;
+    }
     Node {
         node,
         group,
@@ -205,13 +208,28 @@ fn mesh(root: &Section<'_>) -> Mesh {
         }
     };
     let connectors = connectors(root, &section);
-    section.finish();
-    Mesh {
+    let mesh = Mesh {
         secret,
         certificates,
         connectors,
-    }
+        backlog_bytes_max: section
+            .read("backlog", values::bytes(64 * KIB..=1 << 60))
+            .unwrap_or(GIB),
+        backlog_full: section
+            .read("backlog_full", values::choice(&BACKLOG_FULL))
+            .unwrap_or_default(),
+        topic_linger: section
+            .read(
+                "topic_linger",
+                values::duration(Duration::from_millis(100)..=Duration::from_secs(86_400)),
+            )
+            .unwrap_or(Duration::from_secs(30)),
+    };
+    section.finish();
+    mesh
 }
+
+const BACKLOG_FULL: [(&str, BacklogFull); 2] = [("wait", BacklogFull::Wait), ("refuse", BacklogFull::Refuse)];
 
 /// `secret`, or the first line of `secret_file`.
 fn secret(section: &Section<'_>) -> Option<Secret> {

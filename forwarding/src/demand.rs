@@ -5,14 +5,16 @@
 //! [`DemandTable::changes`] and [`DemandTable::snapshot`] for a neighbour.
 
 mod ahead;
+mod memory;
 mod news;
+mod recall;
 mod tellers;
 mod telling;
 mod ways;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ferrymq_broker::GroupId;
+use ferrymq_broker::{DemandVersion, GroupId};
 use ferrymq_message::Destination;
 
 use crate::{
@@ -27,6 +29,7 @@ use crate::{
 };
 pub(crate) use news::Origins;
 
+use memory::Memory;
 use news::News;
 use tellers::Tellers;
 
@@ -46,8 +49,11 @@ pub(crate) struct DemandTable {
     tellers: Tellers,
     /// By origin: the neighbours that say that they have a link with it.
     linked_with: BTreeMap<GroupId, BTreeSet<GroupId>>,
-    /// Durable demand heard over links that are gone, and from whom.
-    remembered: BTreeMap<Key, (Row, GroupId)>,
+    /// What absent groups wanted.
+    memory: Memory,
+    /// This group's own word; told once it is whole.
+    version: DemandVersion,
+    is_settled: bool,
     pub(crate) arrivals: Arrivals,
     /// What the node is to be told of.
     for_node: News,
@@ -86,7 +92,12 @@ impl DemandTable {
             neighbours: BTreeMap::new(),
             tellers: Tellers::default(),
             linked_with: BTreeMap::new(),
-            remembered: BTreeMap::new(),
+            memory: Memory::new(config.rows_per_link_max),
+            version: DemandVersion {
+                term: config.epoch,
+                change: 0,
+            },
+            is_settled: false,
             arrivals: Arrivals::default(),
             for_node: News::default(),
             for_neighbours: News::default(),
@@ -108,6 +119,10 @@ impl DemandTable {
         }
         let others_too = self.arrivals.counted(&destination, self.us);
         let key = Key::of(&destination, self.us);
+        if self.local.get(&destination).is_some_and(|(row, _)| row.durable) != durable {
+            self.version.change += 1;
+            self.for_neighbours.row(&Key::presence(self.us));
+        }
         if consumers == 0 && !durable {
             self.local.remove(&destination);
         } else {
@@ -125,6 +140,24 @@ impl DemandTable {
             self.for_neighbours.all(Some(destination));
         } else {
             self.for_neighbours.row(&key);
+        }
+    }
+
+    /// Everything durable is told: from now on this group's word is whole.
+    pub(crate) fn settled(&mut self) {
+        self.is_settled = true;
+        self.for_neighbours.row(&Key::presence(self.us));
+    }
+
+    /// The row that says that we are there.
+    fn own_presence(&self) -> Row {
+        Row {
+            version: if self.is_settled {
+                self.version
+            } else {
+                DemandVersion::default()
+            },
+            ..Row::presence(self.us, &self.name)
         }
     }
 
@@ -153,7 +186,7 @@ impl DemandTable {
         self.neighbours.insert(group, neighbour);
     }
 
-    /// A link is gone, and what was heard over it; durable demand is remembered.
+    /// A link is gone, and what was heard over it; durable demand is in the memory.
     pub(crate) fn link_down(&mut self, group: GroupId) {
         let Some(neighbour) = self.neighbours.remove(&group) else {
             return;
@@ -166,9 +199,6 @@ impl DemandTable {
             if is_link(row, group) {
                 self.unlinked(row.key.origin, group);
             }
-            if row.durable && self.remembered.len() < self.rows_max && usable(row, group, self.us, self.hops_max) {
-                self.remembered.insert(row.key.clone(), (row.clone(), group));
-            }
         }
     }
 
@@ -177,7 +207,6 @@ impl DemandTable {
         let Some(neighbour) = self.neighbours.get_mut(&group) else {
             return Ok(());
         };
-        let snapshot_of = (demand.snapshot && demand.last).then_some(group);
         let touched = if demand.snapshot {
             let arriving = neighbour.arriving.get_or_insert_default();
             demand.rows.into_iter().for_each(|row| _ = arriving.insert(row));
@@ -218,12 +247,12 @@ impl DemandTable {
             touched
         };
         let too_many = neighbour.heard.len() > self.rows_max;
-        self.changed(group, snapshot_of, touched);
+        self.changed(group, touched);
         if too_many { Err(TooManyRows) } else { Ok(()) }
     }
 
     /// Rows of a neighbour have changed; with each, whether it told of a link to its origin.
-    fn changed(&mut self, group: GroupId, snapshot_of: Option<GroupId>, touched: BTreeMap<Key, bool>) {
+    fn changed(&mut self, group: GroupId, touched: BTreeMap<Key, bool>) {
         for (key, was_link) in &touched {
             let heard = self.neighbours.get(&group).map(|neighbour| &neighbour.heard);
             let row = heard.and_then(|heard| heard.get(key));
@@ -243,8 +272,9 @@ impl DemandTable {
             }
             self.touch_row(key);
         }
-        let present = touched.keys().filter(|key| key.destination.is_none());
-        self.outdate(snapshot_of, present.map(|key| key.origin));
+        self.learn(group, touched.keys());
+        self.remember_live(touched.keys());
+        self.give_up(group, touched.keys());
     }
 
     fn unlinked(&mut self, origin: GroupId, neighbour: GroupId) {
@@ -256,20 +286,6 @@ impl DemandTable {
         }
     }
 
-    /// Memory of durable demand ends where fresher word is at hand: a snapshot of him who told it, or a live way to the
-    /// origin, along which it would be told if it still were there.
-    fn outdate(&mut self, snapshot_of: Option<GroupId>, present: impl Iterator<Item = GroupId>) {
-        let present: BTreeSet<GroupId> = present.filter(|origin| self.is_present(*origin)).collect();
-        let outdated = |(key, (_, from)): (&Key, &(Row, GroupId))| {
-            (snapshot_of == Some(*from) || present.contains(&key.origin)).then(|| key.clone())
-        };
-        let keys: Vec<Key> = self.remembered.iter().filter_map(outdated).collect();
-        for key in keys {
-            self.remembered.remove(&key);
-            self.touch(key.destination.as_ref());
-        }
-    }
-
     fn is_present(&self, origin: GroupId) -> bool {
         let key = Key::presence(origin);
         let told = self.tellers.of(&key);
@@ -278,20 +294,6 @@ impl DemandTable {
             let row = neighbour.and_then(|neighbour| neighbour.heard.get(&key));
             row.is_some_and(|row| row.linked && usable(row, *teller, self.us, self.hops_max))
         })
-    }
-
-    /// The operator gives this group up.
-    pub(crate) fn given_up(&mut self, group: GroupId) {
-        let keys: Vec<Key> = self
-            .remembered
-            .keys()
-            .filter(|key| key.origin == group)
-            .cloned()
-            .collect();
-        for key in keys {
-            self.remembered.remove(&key);
-            self.touch(key.destination.as_ref());
-        }
     }
 
     /// The measured round trip to a neighbour.
@@ -341,8 +343,22 @@ impl DemandTable {
 
     /// Destinations, and rows of them, about which the node is to be told.
     pub(crate) fn take_for_node(&mut self) -> impl Iterator<Item = (Destination, Origins)> + use<> {
-        let about = std::mem::take(&mut self.for_node).about.into_iter();
+        let about = std::mem::take(&mut self.for_node.about).into_iter();
         about.filter_map(|(destination, origins)| Some((destination?, origins)))
+    }
+
+    /// Groups about which the node is to be told. To be asked for before [`Self::take_for_node`].
+    pub(crate) fn take_groups_for_node(&mut self) -> Vec<GroupId> {
+        match self.for_node.about.remove(&None) {
+            None => Vec::new(),
+            Some(Origins::These(groups)) => groups.into_iter().collect(),
+            Some(Origins::All) => {
+                let told = self.tellers.about(None, &Origins::All);
+                let told = told.into_iter().map(|(key, _)| key.origin);
+                let all: BTreeSet<GroupId> = told.chain(self.memory.groups()).collect();
+                all.into_iter().collect()
+            }
+        }
     }
 
     /// True where neighbours are to be told something.

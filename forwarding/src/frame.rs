@@ -29,7 +29,7 @@ use crate::{
 };
 
 /// The protocol's version; links of different versions do not come up.
-pub const LINK_VERSION: u16 = 1;
+pub const LINK_VERSION: u16 = 2;
 
 /// One thing said on a link.
 #[derive(Debug, Clone, PartialEq, Eq)]

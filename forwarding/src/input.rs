@@ -3,6 +3,8 @@
 use ferrymq_broker::{Carried, GroupId, Outcome, QueueId, TransferId};
 use ferrymq_message::Destination;
 
+use crate::output::KnownGroup;
+
 /// One thing that the node tells the mesh.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Input {
@@ -41,16 +43,23 @@ pub enum Input {
         /// The messages, in order.
         messages: Vec<Carried>,
     },
-    /// Once at the start of a term: how far earlier terms have come. Until then no floor is told to anyone, so that no
-    /// receiver forgets a transfer that is still in doubt.
+    /// Once at the start of a term, after the demand of durable subscriptions: how far earlier terms have come. Until then
+    /// no floor is told to anyone, so that no receiver forgets a transfer that is still in doubt; nor does anyone take what
+    /// is told of demand for this group's whole word.
     Settled {
         /// Per group to which there ever was a transfer: the next one's number. What lies below is settled but for …
         next: Vec<(GroupId, TransferId)>,
         /// … all those that are pending, and for each of which there is, before or after this, an [`Input::Offered`].
         pending: Vec<(GroupId, TransferId)>,
     },
-    /// The operator took back what was offered to a group that is lost for good: forget these transfers, and the
-    /// demand remembered for it.
+    /// Once at the start of a term, before [`Input::Settled`]: what earlier terms have kept of the other groups.
+    Remembered(Vec<KnownGroup>),
+    /// The operator gave up a group: forget what is remembered of its demand.
+    Forgotten {
+        /// The lost group.
+        group: GroupId,
+    },
+    /// The operator took back what was offered to a group that is lost for good: forget these transfers.
     Reclaimed {
         /// The lost group.
         group: GroupId,

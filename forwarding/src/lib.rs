@@ -40,5 +40,5 @@ pub use driver::Driver;
 pub use event::{DialId, Event, LinkId};
 pub use input::{Failed, Input, Pace, PeerCandidate, Room};
 pub use mesh::Mesh;
-pub use output::{LinkState, LinkStatus, Output, RemoteDemand};
+pub use output::{KnownGroup, LinkState, LinkStatus, Output, RemoteDemand};
 pub use refusal::Refusal;

@@ -19,7 +19,7 @@ use crate::{
     frame::Frame,
     input::Input,
     link_state::Links,
-    output::{LinkStatus, Output, RemoteDemand},
+    output::{KnownGroup, LinkStatus, Output, RemoteDemand},
     proposals::Proposals,
     receiver::Receivers,
 };
@@ -35,6 +35,7 @@ pub struct Mesh {
     proposals: Proposals,
     /// What the node was told last, so that it is told changes only.
     node_knows: BTreeMap<Destination, Vec<RemoteDemand>>,
+    groups_told: BTreeMap<GroupId, KnownGroup>,
     status_told: Vec<LinkStatus>,
     /// The last trouble with each group, for the status.
     troubles: BTreeMap<GroupId, String>,
@@ -56,6 +57,7 @@ impl Mesh {
             receivers: Receivers::new(&config),
             proposals: Proposals::default(),
             node_knows: BTreeMap::new(),
+            groups_told: BTreeMap::new(),
             status_told: Vec::new(),
             troubles: BTreeMap::new(),
             tell_at_ms: None,
@@ -89,7 +91,12 @@ impl Mesh {
                     .local(destination, consumers, credit, selectors, durable, pace);
             }
             Input::Room(room) => self.room(now_ms, room),
-            Input::Settled { next, pending } => self.bridges.settled(next, pending),
+            Input::Settled { next, pending } => {
+                self.bridges.settled(next, pending);
+                self.demand.settled();
+            }
+            Input::Remembered(groups) => groups.iter().for_each(|known| self.demand.restore(known)),
+            Input::Forgotten { group } => self.demand.forget(group),
             Input::Offered {
                 queue: _,
                 group,

@@ -1,6 +1,6 @@
 //! What the mesh tells the node.
 
-use ferrymq_broker::{Command, GroupId};
+use ferrymq_broker::{Command, DemandVersion, GroupId};
 use ferrymq_message::Destination;
 
 /// One thing that the mesh tells the node.
@@ -22,6 +22,9 @@ pub enum Output {
         /// In order of origin; empty means nobody.
         rows: Vec<RemoteDemand>,
     },
+    /// What is known of one other group now, absolute: whether it can be reached, and its durable demand for topics as of
+    /// its last word. The node keeps the latter beyond its term.
+    Group(KnownGroup),
     /// The state of every link, in order of the peers' names; told when something changed, at most once a second.
     Links(Vec<LinkStatus>),
     /// The answer to an [`Input::StatusAsked`](crate::Input::StatusAsked).
@@ -31,6 +34,24 @@ pub enum Output {
         /// As in [`Self::Links`], but with the figures of the moment at which the mesh heard the question.
         links: Vec<LinkStatus>,
     },
+}
+
+/// What is known of one other group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KnownGroup {
+    /// Which.
+    pub group: GroupId,
+    /// Its name.
+    pub name: String,
+    /// True where a chain of links leads there and all on it have told each other everything: what it does not name now it
+    /// does not want.
+    pub is_present: bool,
+    /// Which word of it `topics` is.
+    pub version: DemandVersion,
+    /// The groups on the way there, the next hop first and itself last; as of that word.
+    pub path: Vec<GroupId>,
+    /// Topics of which it has durable subscriptions, in order.
+    pub topics: Vec<String>,
 }
 
 /// What one other group's consumers want of one destination, and the way there.

@@ -4,13 +4,15 @@
 //! key:  origin u64 | has destination u8 [kind u8, name text]
 //! row:  key | flags u8 (1 durable, 2 linked) | consumers u32 | credit u32 | name text
 //!       path count u32, group u64 … | selectors count u32, (present u8 [text]) …
+//!       without a destination: | term u64 | change u64
 //! ```
 //!
-//! A row without a destination says no more than that its origin is there, and under which name.
+//! A row without a destination says that its origin is there, or was, under which name, and as of which word of it the
+//! teller's other rows of it are. It is told after them, so that whoever has heard it has heard them all.
 
 use bytes::{BufMut, BytesMut};
 
-use ferrymq_broker::GroupId;
+use ferrymq_broker::{DemandVersion, GroupId};
 use ferrymq_message::Destination;
 
 use crate::{
@@ -46,6 +48,8 @@ pub struct Row {
     pub durable: bool,
     /// False where the teller has lost the way to the origin but remembers its durable demand.
     pub linked: bool,
+    /// Which word of the origin the teller's rows of it are; only in the row without a destination.
+    pub version: DemandVersion,
 }
 
 /// Longest group name, in bytes.
@@ -106,6 +110,7 @@ impl Row {
             selectors: Vec::new(),
             durable: false,
             linked: true,
+            version: DemandVersion::default(),
         }
     }
 
@@ -116,6 +121,7 @@ impl Row {
             && self.path == other.path
             && self.selectors == other.selectors
             && self.name == other.name
+            && self.version == other.version
             && self.key == other.key
     }
 
@@ -129,6 +135,10 @@ impl Row {
         put_list(out, &self.selectors, |out, selector| {
             put_option(out, selector.as_ref(), |out, text| put_text(out, text));
         });
+        if self.key.destination.is_none() {
+            out.put_u64_le(self.version.term);
+            out.put_u64_le(self.version.change);
+        }
     }
 
     pub(crate) fn decode(from: &mut Reader) -> Result<Self, FrameError> {
@@ -148,6 +158,10 @@ impl Row {
         if selectors.len() > SELECTORS_MAX {
             return Err(FrameError::Malformed("selectors"));
         }
+        let mut version = DemandVersion::default();
+        if key.destination.is_none() {
+            (version.term, version.change) = (from.u64()?, from.u64()?);
+        }
         let (durable, linked) = (flags & DURABLE != 0, flags & LINKED != 0);
         Ok(Self {
             key,
@@ -158,6 +172,7 @@ impl Row {
             selectors,
             durable,
             linked,
+            version,
         })
     }
 

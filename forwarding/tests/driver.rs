@@ -125,6 +125,7 @@ impl Master {
             Output::Demand { destination, rows } => _ = self.demand.insert(destination, rows),
             Output::Links(links) => self.links = links,
             Output::Status { ask: _, links } => self.links = links,
+            Output::Group(_) => {}
         }
     }
 

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "what is unwrapped here holds, or the test has failed")]
 
 use bytes::Bytes;
-use ferrymq_broker::{Carried, DeadLetter, Refused};
+use ferrymq_broker::{Carried, DeadLetter, DemandVersion, Refused};
 use ferrymq_forwarding::{
     frame::{Assembler, Demand, Encoded, Frame, FrameError, Hello, Lane, PART_BYTES, Transfer},
     row::{Key, Row},
@@ -68,11 +68,16 @@ fn every_frame() -> Vec<Frame> {
         selectors: vec![None, Some("a = 'ü'".to_owned())],
         durable: true,
         linked: false,
+        version: DemandVersion::default(),
+    };
+    let presence = Row {
+        version: DemandVersion { term: 7, change: 8 },
+        ..Row::presence(1, "north")
     };
     let rows = Demand {
         snapshot: true,
         last: true,
-        rows: vec![Row::presence(1, "north"), row.clone()],
+        rows: vec![presence, row.clone()],
         gone: vec![],
     };
     let gone = vec![Key::presence(9), row.key.clone()];

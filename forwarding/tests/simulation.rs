@@ -293,6 +293,71 @@ fn durable_demand_outlives_its_link_and_ends_when_it_is_gone_for_good() {
 }
 
 #[test]
+fn durable_demand_of_an_absent_group_outlives_its_neighbours_masters_p2() {
+    for seed in 0..50 {
+        let mut world = World::new(seed, 3, LINE_3, ROUGH);
+        world.consume(2, &topic(), 1, true);
+        world.run_until("known", |w| converged(w, &topic()));
+        world.block(1, 2);
+        world.run(500);
+        let kept = |world: &World, when: &str| {
+            for group in [0, 1] {
+                let rows = rows(world, group, &topic());
+                let known: Vec<_> = rows.iter().map(|row| (row.origin, row.durable, row.linked)).collect();
+                let expected = [(world.groups[2].id, true, false)];
+                assert_eq!(
+                    known,
+                    expected,
+                    "seed {seed}, group {group}, {when}\n{}",
+                    world.describe()
+                );
+            }
+        };
+        kept(&world, "when the east is away");
+        for middle_dies in 0..4 {
+            world.crash(if middle_dies < 3 { 1 } else { 0 });
+            world.run(3_000);
+            kept(&world, "after a change of master");
+        }
+        world.produce(0, &topic());
+        world.produce(1, &topic());
+        world.heal();
+        world.run_until("what was kept arrives", |w| w.groups[2].model.consumed.len() == 2);
+        world.run_until("the east is there", |w| converged(w, &topic()));
+    }
+}
+
+#[test]
+fn what_a_group_has_given_up_is_not_brought_back_by_an_older_memory() {
+    for seed in 0..50 {
+        let mut world = World::new(seed, 4, RING_4, ROUGH);
+        world.consume(2, &topic(), 1, true);
+        world.run_until("known", |w| converged(w, &topic()));
+        // Group 3 is alone with what it remembers, while group 2 gives its subscription up and goes.
+        world.block(3, 0);
+        world.block(3, 2);
+        world.run(500);
+        assert_eq!(rows(&world, 3, &topic()).len(), 1);
+        world.consume(2, &topic(), 0, false);
+        world.run_until("the others have heard it", |w| {
+            rows(w, 0, &topic()).is_empty() && rows(w, 1, &topic()).is_empty()
+        });
+        world.block(1, 2);
+        world.run(500);
+        world.unblock(3, 0);
+        world.run(4_000);
+        for _ in 0..3 {
+            for group in [0, 1, 3] {
+                let rows = rows(&world, group, &topic());
+                assert_eq!(rows, [], "seed {seed}, group {group}\n{}", world.describe());
+            }
+            world.crash(seed as usize % 2);
+            world.run(3_000);
+        }
+    }
+}
+
+#[test]
 fn a_message_that_cannot_be_read_is_refused_and_stops_nothing() {
     let mut world = World::new(8, 2, PAIR, CALM);
     world.produce(0, &queue());

@@ -11,7 +11,7 @@ use tokio::sync::{oneshot, watch};
 use crate::{
     doorkeeper::{Doorkeeper, Visitor},
     footprint::Footprint,
-    leader::Ask,
+    leader::{Ask, Denied},
     load::Load,
     mesh::DiscoveryView,
     places::Places,
@@ -94,6 +94,34 @@ impl NodeSource {
             // Only the master knows clients, queues' consumers and links.
             "master": self.ask_leader().await,
         })
+    }
+
+    /// Asks the master's loop something about a group that may be lost, and waits for the outcome.
+    async fn give_up(&self, ask: impl FnOnce(oneshot::Sender<Result<Value, Denied>>) -> Ask) -> Result<Value, Refusal> {
+        let refuse = |kind, text: &str| Refusal {
+            kind,
+            text: text.to_owned(),
+        };
+        let asks = self.current.borrow().as_ref().map(|current| current.asks.clone());
+        let asks = asks.ok_or_else(|| refuse(RefusalKind::NotMaster, "only the master can do this; ask it"))?;
+        let (answer, answered) = oneshot::channel();
+        let changed = || {
+            refuse(
+                RefusalKind::NotMaster,
+                "the master has just changed; look at its status first",
+            )
+        };
+        asks.send(ask(answer)).map_err(|_| changed())?;
+        match tokio::time::timeout(ANSWER_MAX, answered).await {
+            Ok(Ok(Ok(told))) => Ok(told),
+            Ok(Ok(Err(Denied::NotFound(text)))) => Err(refuse(RefusalKind::NotFound, &text)),
+            Ok(Ok(Err(Denied::Refused(text)))) => Err(refuse(RefusalKind::Conflict, &text)),
+            Ok(Err(_)) => Err(changed()),
+            Err(_) => Err(refuse(
+                RefusalKind::Unavailable,
+                "no answer in time; it may be done nevertheless: look at the status",
+            )),
+        }
     }
 
     fn refuse(&self, error: impl std::fmt::Display) -> Refusal {
@@ -203,26 +231,11 @@ impl Source for NodeSource {
     }
 
     fn reclaim(&self, group: String) -> Answer<'_, Result<Value, Refusal>> {
-        Box::pin(async move {
-            let unavailable = |text: &str| Refusal {
-                kind: RefusalKind::NotMaster,
-                text: text.to_owned(),
-            };
-            let asks = self.current.borrow().as_ref().map(|current| current.asks.clone());
-            let asks = asks.ok_or_else(|| unavailable("only the master can reclaim; ask it"))?;
-            let (answer, answered) = oneshot::channel();
-            let name = group.clone();
-            asks.send(Ask::Reclaim { group, answer })
-                .map_err(|_| unavailable("the master has just changed"))?;
-            match tokio::time::timeout(ANSWER_MAX, answered).await {
-                Ok(Ok(Ok(transfers))) => Ok(json!({ "reclaimed": name, "transfers": transfers })),
-                Ok(Ok(Err(text))) => Err(Refusal {
-                    kind: RefusalKind::NotFound,
-                    text,
-                }),
-                _ => Err(unavailable("the master has just changed")),
-            }
-        })
+        Box::pin(self.give_up(|answer| Ask::Reclaim { group, answer }))
+    }
+
+    fn forget_group(&self, group: String, dry_run: bool) -> Answer<'_, Result<Value, Refusal>> {
+        Box::pin(self.give_up(move |answer| Ask::ForgetGroup { group, dry_run, answer }))
     }
 
     fn remove_member(&self, node: u64) -> Answer<'_, Result<Value, Refusal>> {

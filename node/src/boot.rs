@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fs, sync::Arc, time::Duration};
 
 use anyhow::{Context, bail};
 use ferrymq_broker::Settings;
-use ferrymq_conf::{Member, Node, Sync};
+use ferrymq_conf::{BacklogFull, Member, Node, Sync};
 use ferrymq_console::Console;
 use ferrymq_dispatch::Limits;
 use ferrymq_journal::Journal;
@@ -22,7 +22,7 @@ use crate::{
     door::{DOOR, Door},
     doorkeeper::Doorkeeper,
     files, footprint, hangup,
-    leader::LeaderConfig,
+    leader::{LeaderConfig, WhenFull},
     listener,
     load::Load,
     memory::Memory,
@@ -337,6 +337,12 @@ fn leader_config(node: &Node, load: Arc<Load>) -> anyhow::Result<LeaderConfig> {
         store_reserve_bytes: store_reserve_bytes(node),
         destinations_max: node.limits.destinations_max as usize,
         backlog_bytes_max: node.limits.backlog_bytes_max,
+        group_backlog_bytes_max: node.mesh.backlog_bytes_max,
+        group_backlog_when_full: match node.mesh.backlog_full {
+            BacklogFull::Wait => WhenFull::Wait,
+            BacklogFull::Refuse => WhenFull::Refuse,
+        },
+        topic_linger_ms: node.mesh.topic_linger.as_millis() as u64,
         load,
     })
 }

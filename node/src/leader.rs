@@ -13,6 +13,7 @@ mod request;
 mod status;
 mod subscriptions;
 mod transactions;
+mod waiting;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque, hash_map::RandomState},
@@ -36,6 +37,8 @@ use mesh::Bridges;
 pub(crate) use mesh::MeshPort;
 use outcome::Pending;
 use status::StatusAsks;
+use waiting::Crossing;
+pub(crate) use waiting::WhenFull;
 
 /// What the loop is told once, at its start.
 #[derive(Debug, Clone)]
@@ -53,6 +56,12 @@ pub(crate) struct LeaderConfig {
     pub(crate) destinations_max: usize,
     /// Memory that the places of waiting messages may take, in bytes; producers wait beyond it.
     pub(crate) backlog_bytes_max: u64,
+    /// Bytes of one topic's messages that may be kept for one other group, and what sends to that topic do beyond it.
+    pub(crate) group_backlog_bytes_max: u64,
+    pub(crate) group_backlog_when_full: WhenFull,
+    /// How long another group must have been there without wanting a topic before what is kept for it is dropped: after a
+    /// change of master on either side it first has to hear, or to be told, what is wanted.
+    pub(crate) topic_linger_ms: u64,
     /// What all clients together hold.
     pub(crate) load: Arc<Load>,
 }
@@ -62,11 +71,26 @@ pub(crate) struct LeaderConfig {
 pub(crate) enum Ask {
     /// What goes on here.
     Status(oneshot::Sender<serde_json::Value>),
-    /// Take back what is under offer to a lost group of this name.
+    /// Take back what is under offer to a lost group of this name or id.
     Reclaim {
         group: String,
-        answer: oneshot::Sender<Result<u64, String>>,
+        answer: oneshot::Sender<Result<serde_json::Value, Denied>>,
     },
+    /// Forget a lost group of this name or id, or count what would go.
+    ForgetGroup {
+        group: String,
+        dry_run: bool,
+        answer: oneshot::Sender<Result<serde_json::Value, Denied>>,
+    },
+}
+
+/// Why the loop does not do what an operator asks, with the cure.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Denied {
+    /// Nothing is known of what was named.
+    NotFound(String),
+    /// As things are it must not be done.
+    Refused(String),
 }
 
 /// How a term ended.
@@ -115,6 +139,9 @@ pub(crate) struct Leader {
     destinations_full: bool,
     /// Clients whose requests wait for room in the store, in the order in which they began to.
     parked: VecDeque<ConnectionId>,
+    /// Clients of which requests wait for room in a backlog of another group.
+    waiting: BTreeSet<ConnectionId>,
+    crossing: Crossing,
     bridges: Bridges,
     status_asks: StatusAsks,
     mesh: MeshStarter,
@@ -156,6 +183,8 @@ impl Leader {
             backlog_bytes: 0,
             destinations_full: false,
             parked: VecDeque::new(),
+            waiting: BTreeSet::new(),
+            crossing: Crossing::default(),
             bridges: Bridges::default(),
             status_asks: StatusAsks::default(),
             mesh,
@@ -366,6 +395,7 @@ impl Leader {
         }
         self.tick_mesh();
         self.tick_status();
+        self.retry_waiting();
     }
 
     /// A temporary queue ends with its connection, but a connection that ended with an earlier master told nobody. One

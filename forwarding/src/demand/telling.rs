@@ -67,7 +67,7 @@ impl DemandTable {
         let mut rows = Vec::new();
         if destination.is_none_or(|destination| self.filter.permits(destination)) {
             let own = match destination {
-                None => Some((Row::presence(self.us, &self.name), Pace::default())),
+                None => Some((self.own_presence(), Pace::default())),
                 Some(destination) => self.local.get(destination).cloned(),
             };
             rows.extend(own.filter(|(own, _)| origins.contains(own.key.origin)));
@@ -75,6 +75,13 @@ impl DemandTable {
             ways.sort_by_key(|way| (way.row.path.len(), way.row.key.origin));
             let passed_on = ways.iter().filter_map(|way| self.passed_on(way));
             rows.extend(passed_on.map(|row| (row, Pace::default())));
+            if destination.is_none() {
+                rows.extend(
+                    self.absent(&ways, &origins)
+                        .into_iter()
+                        .map(|row| (row, Pace::default())),
+                );
+            }
         }
         let topic = destination.filter(|destination| destination.kind().is_topic());
         let mut tellable = |(row, pace): (Row, Pace)| TellableRow {
@@ -96,6 +103,20 @@ impl DemandTable {
         let offered = |group: &GroupId| bridges.unanswered(&(*group, destination.clone(), None)) > 0;
         self.arrivals.waiting(destination, None) > 0
             || (bridges.has_unanswered() && self.neighbours.keys().any(offered))
+    }
+
+    /// Who is not there and wanted something, as we pass it on: otherwise a neighbour would take what it hears of the others
+    /// for all that there is.
+    fn absent(&self, ways: &[Way<'_>], origins: &Origins) -> Vec<Row> {
+        let live: BTreeSet<GroupId> = ways.iter().map(|way| way.row.key.origin).collect();
+        let groups = self.memory.groups();
+        let absent = groups.filter(|group| origins.contains(*group) && !live.contains(group));
+        let rows = absent.filter_map(|group| {
+            let row = self.memory.head(group)?.presence(group);
+            let path = passed_on(&row, self.us, self.hops_max)?;
+            Some(Row { path, ..row })
+        });
+        rows.collect()
     }
 
     /// A row as we pass it on.
@@ -220,7 +241,10 @@ impl DemandTable {
     pub(crate) fn all_changes(&mut self, bridges: &Bridges) -> Vec<(GroupId, Vec<Demand>)> {
         let mut scratch = BytesMut::new();
         let mut differences: BTreeMap<GroupId, Difference> = BTreeMap::new();
-        for (destination, origins) in self.take_news().about {
+        // Who is there comes last: it says which word the rows before it are.
+        let mut about = self.take_news().about;
+        let groups = about.remove(&None).map(|origins| (None, origins));
+        for (destination, origins) in about.into_iter().chain(groups) {
             let tellable = self.tellable(destination.as_ref(), &origins, bridges, &mut scratch);
             for (&hearer, neighbour) in &self.neighbours {
                 let difference = self.difference(hearer, &tellable, &neighbour.told, &mut scratch);
@@ -241,7 +265,7 @@ impl DemandTable {
         let mut news = std::mem::take(&mut self.for_neighbours);
         if !news.relinked.is_empty() {
             let relinked = std::mem::take(&mut news.relinked);
-            let keys = self.tellers.keys().chain(self.remembered.keys());
+            let keys = self.tellers.keys().chain(self.memory.keys());
             keys.filter(|key| relinked.contains(&key.origin))
                 .for_each(|key| news.row(key));
         }
@@ -272,7 +296,7 @@ impl DemandTable {
     pub(crate) fn snapshot(&mut self, hearer: GroupId, bridges: &Bridges) -> Vec<Demand> {
         let mut destinations: BTreeSet<Option<Destination>> = BTreeSet::from([None]);
         destinations.extend(self.local.keys().cloned().map(Some));
-        destinations.extend(self.remembered.keys().map(|key| key.destination.clone()));
+        destinations.extend(self.memory.keys().map(|key| key.destination.clone()));
         destinations.extend(self.tellers.keys().map(|key| key.destination.clone()));
         let (mut told, nothing) = (RowSet::default(), RowSet::default());
         let mut scratch = BytesMut::new();
@@ -308,7 +332,7 @@ impl Difference {
     }
 }
 
-/// Cuts rows into frames; of a snapshot there is at least one, and the last is marked.
+/// Cuts rows into frames, those that are no more first; of a snapshot there is at least one, and the last is marked.
 fn in_frames(demand: Demand) -> Vec<Demand> {
     let Demand {
         snapshot, rows, gone, ..
@@ -317,6 +341,13 @@ fn in_frames(demand: Demand) -> Vec<Demand> {
         snapshot,
         ..Demand::default()
     }];
+    for gone in gone.chunks(FRAME_ROWS_MAX / 4) {
+        frames.push(Demand {
+            snapshot,
+            gone: gone.to_vec(),
+            ..Demand::default()
+        });
+    }
     let mut bytes = 0;
     for row in rows {
         let last = frames.last_mut().expect("there is always one frame");
@@ -331,13 +362,6 @@ fn in_frames(demand: Demand) -> Vec<Demand> {
         } else {
             last.rows.push(row);
         }
-    }
-    for gone in gone.chunks(FRAME_ROWS_MAX / 4) {
-        frames.push(Demand {
-            snapshot,
-            gone: gone.to_vec(),
-            ..Demand::default()
-        });
     }
     frames.retain(|frame| snapshot || !frame.is_empty());
     if let Some(last) = frames.last_mut() {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use ferrymq_broker::GroupId;
 use ferrymq_message::Destination;
 
-use super::{DemandTable, news::Origins, tellers::keys_of};
+use super::{DemandTable, news::Origins};
 use crate::{
     bridge::Bridges,
     output::RemoteDemand,
@@ -93,14 +93,18 @@ impl DemandTable {
         }
     }
 
-    fn name_of(&self, origin: GroupId) -> String {
+    pub(super) fn name_of(&self, origin: GroupId) -> String {
         if let Some(neighbour) = self.neighbours.get(&origin) {
             return neighbour.name.clone();
         }
         let key = Key::presence(origin);
         let mut tellers = self.tellers.of(&key).into_iter().flat_map(|told| &told.by);
         let told = tellers.find_map(|teller| self.neighbours.get(teller)?.heard.get(&key));
-        told.map_or_else(|| unnamed(origin), |row| row.name.clone())
+        let name = told
+            .map(|row| &row.name)
+            .or(self.memory.head(origin).map(|head| &head.name));
+        let name = name.filter(|name| !name.is_empty());
+        name.cloned().unwrap_or_else(|| unnamed(origin))
     }
 
     /// The best way to each of some origins that want the destination, in order of origin, with what may be sent along
@@ -113,16 +117,16 @@ impl DemandTable {
             }
         }
         if let Some(destination) = destination {
-            let remembered = self.remembered.range(keys_of(Some(destination)));
-            for (key, (row, from)) in remembered.filter(|(key, _)| origins.contains(key.origin)) {
+            let remembered = self.memory.about(destination);
+            for row in remembered.filter(|row| origins.contains(row.key.origin)) {
                 let way = Way {
                     row,
-                    next_hop: *from,
+                    next_hop: row.path.first().copied().unwrap_or(row.key.origin),
                     rtt_us: 0,
                     linked: false,
                     available: 0,
                 };
-                best.entry(key.origin).or_insert(way);
+                best.entry(row.key.origin).or_insert(way);
             }
             self.fill(destination, &mut best, bridges);
         }
@@ -156,11 +160,12 @@ impl DemandTable {
         self.tellers.choose(key, best);
     }
 
-    /// The way to a row's origin that begins with this teller, where it may be used.
+    /// The way to a row's origin that begins with this teller, where it may be used. What a teller has lost the way to is
+    /// none: if it is news, it is remembered.
     fn way(&self, key: &Key, teller: GroupId) -> Option<Way<'_>> {
         let neighbour = self.neighbours.get(&teller).filter(|neighbour| neighbour.synced)?;
         let row = neighbour.heard.get(key)?;
-        usable(row, teller, self.us, self.hops_max).then_some(Way {
+        (row.linked && usable(row, teller, self.us, self.hops_max)).then_some(Way {
             row,
             next_hop: teller,
             rtt_us: neighbour.rtt_us,

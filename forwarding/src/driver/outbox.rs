@@ -3,15 +3,17 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use ferrymq_broker::GroupId;
 use ferrymq_message::Destination;
 
-use crate::output::{LinkStatus, Output, RemoteDemand};
+use crate::output::{KnownGroup, LinkStatus, Output, RemoteDemand};
 
 /// See the file's head. Proposals go first; their number is bounded by what is in flight.
 #[derive(Debug, Default)]
 pub(super) struct Outbox {
     proposals: VecDeque<Output>,
     demand: BTreeMap<Destination, Vec<RemoteDemand>>,
+    groups: BTreeMap<GroupId, KnownGroup>,
     links: Option<Vec<LinkStatus>>,
     /// The answers to the node's questions, by number; the node bounds them.
     answers: VecDeque<Output>,
@@ -22,6 +24,7 @@ impl Outbox {
         match output {
             Output::Propose { .. } => self.proposals.push_back(output),
             Output::Demand { destination, rows } => _ = self.demand.insert(destination, rows),
+            Output::Group(known) => _ = self.groups.insert(known.group, known),
             Output::Links(links) => self.links = Some(links),
             Output::Status { .. } => self.answers.push_back(output),
         }
@@ -34,6 +37,10 @@ impl Outbox {
         if let Some((destination, rows)) = self.demand.pop_first() {
             return Some(Output::Demand { destination, rows });
         }
+        // Behind demand: of a group that is there, what it wants is known first.
+        if let Some((_, known)) = self.groups.pop_first() {
+            return Some(Output::Group(known));
+        }
         self.links
             .take()
             .map(Output::Links)
@@ -41,7 +48,11 @@ impl Outbox {
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.proposals.is_empty() && self.demand.is_empty() && self.links.is_none() && self.answers.is_empty()
+        self.proposals.is_empty()
+            && self.demand.is_empty()
+            && self.groups.is_empty()
+            && self.links.is_none()
+            && self.answers.is_empty()
     }
 }
 

@@ -84,7 +84,6 @@ impl Mesh {
             self.demand.touch(Some(&destination));
         }
         self.demand.touch_heard(group);
-        self.demand.given_up(group);
     }
 }
 

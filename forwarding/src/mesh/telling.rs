@@ -76,6 +76,13 @@ impl Mesh {
 
     /// Tells the node what has changed of the other groups' demand.
     pub(super) fn tell_node(&mut self) {
+        for group in self.demand.take_groups_for_node() {
+            let known = self.demand.known(group);
+            if self.groups_told.get(&group) != Some(&known) {
+                self.groups_told.insert(group, known.clone());
+                self.actions.push(Action::Output(Output::Group(known)));
+            }
+        }
         for (destination, origins) in self.demand.take_for_node() {
             let mut known = self.node_knows.remove(&destination).unwrap_or_default();
             let changed = self.demand.refresh(&destination, &origins, &self.bridges, &mut known);

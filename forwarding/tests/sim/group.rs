@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use ferrymq_broker::{Carried, GroupId};
-use ferrymq_forwarding::{Config, Input, Pace, PeerCandidate, RemoteDemand, Room};
+use ferrymq_forwarding::{Config, Input, KnownGroup, Pace, PeerCandidate, RemoteDemand, Room};
 use ferrymq_message::Destination;
 
 use super::{
@@ -18,6 +18,8 @@ pub(crate) struct Group {
     pub(crate) model: Model,
     /// What the master was told of the others' demand.
     pub(crate) remote: BTreeMap<Destination, Vec<RemoteDemand>>,
+    /// What it is told of the other groups; what they want outlives the term.
+    pub(crate) known: BTreeMap<GroupId, KnownGroup>,
     consumers: BTreeMap<Destination, (u32, bool)>,
     /// Dispatched and not acknowledged.
     in_hand: BTreeMap<Destination, VecDeque<Carried>>,
@@ -47,6 +49,7 @@ impl Group {
             epoch: 1,
             model,
             remote: BTreeMap::new(),
+            known: BTreeMap::new(),
             consumers: BTreeMap::new(),
             in_hand: BTreeMap::new(),
             untold: BTreeMap::new(),
@@ -91,21 +94,24 @@ impl Group {
         let pending = outgoing
             .iter()
             .flat_map(|(group, o)| o.pending.keys().map(|t| (*group, *t)));
-        let settled = Input::Settled {
-            next,
-            pending: pending.collect(),
-        };
-        let mut inputs = vec![Input::Room(self.room), settled];
-        for (group, outgoing) in outgoing {
-            for (transfer, (place, messages)) in &outgoing.pending {
-                inputs.push(offered(*group, *transfer, place, messages.clone()));
-            }
-        }
+        let mut inputs = vec![
+            Input::Room(self.room),
+            Input::Remembered(self.known.values().cloned().collect()),
+        ];
         inputs.extend(
             self.consumers
                 .keys()
                 .filter_map(|destination| self.local_demand(destination)),
         );
+        inputs.push(Input::Settled {
+            next,
+            pending: pending.collect(),
+        });
+        for (group, outgoing) in outgoing {
+            for (transfer, (place, messages)) in &outgoing.pending {
+                inputs.push(offered(*group, *transfer, place, messages.clone()));
+            }
+        }
         inputs
     }
 

@@ -253,6 +253,10 @@ impl World {
         links.into_iter().for_each(|link| self.cut(link));
     }
 
+    pub(crate) fn unblock(&mut self, a: usize, b: usize) {
+        self.blocked.remove(&(a.min(b), a.max(b)));
+    }
+
     pub(crate) fn heal(&mut self) {
         self.blocked.clear();
     }
@@ -433,6 +437,11 @@ impl World {
                     if self.node(node.0) == node {
                         self.groups[node.0].remote_demand(destination, rows);
                         self.dispatch_soon(node.0, 0);
+                    }
+                }
+                Action::Output(Output::Group(known)) => {
+                    if self.node(node.0) == node {
+                        self.groups[node.0].known.insert(known.group, known);
                     }
                 }
                 Action::Output(Output::Links(_) | Output::Status { .. }) => {}

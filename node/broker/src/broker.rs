@@ -11,6 +11,7 @@ use crate::{
     queues::Queues,
     subscriptions::Subscriptions,
     transfers::Transfers,
+    wants::Wants,
     wire::Reader,
 };
 
@@ -58,6 +59,7 @@ pub struct Broker {
     pub(crate) producers: Producers,
     pub(crate) duplicate_ids: DuplicateIds,
     pub(crate) transfers: Transfers,
+    pub(crate) wants: Wants,
 }
 
 impl Broker {
@@ -100,6 +102,7 @@ impl Broker {
             producers,
             duplicate_ids,
             transfers,
+            wants,
         } = self;
         match kind {
             kind::ENQUEUE => command::enqueue::apply(queues, subscriptions, producers, index, body, out),
@@ -127,6 +130,8 @@ impl Broker {
             kind::OPEN_DESTINATION => command::open_destination::apply(queues, body, out),
             kind::PUT_BACK => command::put_back::apply(queues, index, body, out),
             kind::PASS => command::pass::apply(producers, index, body),
+            kind::NOTE_WANTS => command::note_wants::apply(wants, body),
+            kind::FORGET_GROUP => command::forget_group::apply(queues, subscriptions, transfers, wants, body, out),
             kind::PASSED => command::passed::apply(producers, index, body),
             kind::SKIP => command::skip::apply(producers, index, body),
             other => Err(ApplyError::UnknownCommand(other)),
@@ -203,6 +208,11 @@ impl Broker {
     /// What is being handed over.
     pub fn transfers(&self) -> &Transfers {
         &self.transfers
+    }
+
+    /// What other groups want of topics.
+    pub fn wants(&self) -> &Wants {
+        &self.wants
     }
 
     /// The places in these log entries that the state refers to, in order, each once.

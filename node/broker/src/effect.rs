@@ -82,10 +82,34 @@ pub enum Outcome {
     Settled,
     /// What the command speaks of is not there.
     NotFound,
+    /// What was offered to a lost group came back: so many transfers and messages.
+    Reclaimed {
+        /// Transfers that were not settled.
+        transfers: u64,
+        /// Their messages, which are here again.
+        messages: u64,
+    },
+    /// What went with a group that was forgotten.
+    Forgotten(Forgotten),
     /// Against a rule, which the text names.
     Refused(String),
     /// Those of a transaction's commands.
     Many(Vec<Outcome>),
+}
+
+/// What is kept for another group, or went when it was forgotten.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Forgotten {
+    /// Backlogs of topics.
+    pub backlogs: u64,
+    /// Messages in them.
+    pub messages: u64,
+    /// Bytes of these messages.
+    pub bytes: u64,
+    /// Transfers to it that were not settled, and those of its backlogs that were under way over another group.
+    pub transfers: u64,
+    /// Messages of such transfers that came back to where they were offered from.
+    pub returned: u64,
 }
 
 /// How many more (or fewer) references point into one log entry.

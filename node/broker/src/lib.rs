@@ -16,6 +16,7 @@ pub mod queue;
 pub mod queues;
 pub mod subscriptions;
 pub mod transfers;
+pub mod wants;
 
 pub mod effect;
 mod snapshot;
@@ -24,12 +25,13 @@ mod wire;
 pub use batch::BatchBuilder;
 pub use broker::{ApplyError, Broker, Settings};
 pub use command::{
-    Accept, Acknowledge, Carried, Command, Consuming, DeleteDestination, Enqueue, EnqueueOnce, Expire, Forget, Offer,
-    Pass, Passed, PutBack, Reclaim, Refused, Release, Return, Skip, Subscribe, Unsubscribe, encode_transaction,
-    stored_in, stores_messages,
+    Accept, Acknowledge, Carried, Command, Consuming, DeleteDestination, Enqueue, EnqueueOnce, Expire, Forget,
+    ForgetGroup, NoteWants, Offer, Pass, Passed, PutBack, Reclaim, Refused, Release, Return, Skip, Subscribe,
+    Unsubscribe, encode_transaction, stored_in, stores_messages,
 };
-pub use effect::{Applied, Effect, LiveChange, Outcome};
+pub use effect::{Applied, Effect, Forgotten, LiveChange, Outcome};
 pub use place::{DeadLetter, GroupId, Place, QueueId, TransferId};
 pub use producers::{Admission, Numbered, Who};
 pub use queue::{Queue, QueueKind, Slot};
 pub use subscriptions::{Owner, is_pattern, matches};
+pub use wants::{DemandVersion, Wanted, Wants};

@@ -38,6 +38,16 @@ impl Subscriptions {
         self.by_owner.get(owner).copied()
     }
 
+    /// The subscriptions of another group.
+    pub fn of_group(&self, group: GroupId) -> impl Iterator<Item = &Owner> {
+        let first = Owner::Group {
+            group,
+            topic: String::new(),
+        };
+        let all = self.by_owner.range(first..).map(|(owner, _)| owner);
+        all.take_while(move |owner| matches!(owner, Owner::Group { group: other, .. } if *other == group))
+    }
+
     /// All owners, in order.
     pub fn iter(&self) -> impl Iterator<Item = (&Owner, QueueId)> {
         self.by_owner.iter().map(|(owner, &queue)| (owner, queue))

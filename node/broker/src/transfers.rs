@@ -37,10 +37,15 @@ impl Outgoing {
 
 /// Drops what is under offer of a queue that is no more. The receiver may still accept such a transfer and then owns its
 /// messages; or the floor passes it, and nobody does, as with the rest of the queue.
-pub(crate) fn abandon(outgoing: &mut BTreeMap<GroupId, Outgoing>, queue: QueueId) {
+/// Returns how many transfers that were.
+pub(crate) fn abandon(outgoing: &mut BTreeMap<GroupId, Outgoing>, queue: QueueId) -> u64 {
+    let mut abandoned = 0;
     for group in outgoing.values_mut() {
+        let before = group.pending.len();
         group.pending.retain(|_, offer| offer.queue != queue);
+        abandoned += (before - group.pending.len()) as u64;
     }
+    abandoned
 }
 
 /// The receiver's side towards one owner.

@@ -4,7 +4,8 @@
 //! GET    /api/status        200 the status
 //! GET    /api/health        200 or 503 {"ok", "reason"}
 //! POST   /api/step-down     {"to": 2} or no body
-//! POST   /api/reclaim       {"group": "south"}
+//! POST   /api/reclaim       {"group": "south"}, by name or id
+//! POST   /api/forget-group  {"group": "south", "dry_run": true}
 //! POST   /api/members       {"node": 4, "peer": "host:port", …}
 //! DELETE /api/members/4
 //! ```
@@ -54,6 +55,7 @@ pub(crate) fn router(source: Arc<dyn Source>, gate: Arc<dyn Gate>, guard: Guard)
         .route(HEALTH, get(health))
         .route("/api/step-down", post(step_down))
         .route("/api/reclaim", post(reclaim))
+        .route("/api/forget-group", post(forget_group))
         .route("/api/members", post(add_member))
         .route("/api/members/{node}", delete(remove_member))
         .fallback(async || refusal(RefusalKind::NotFound, "there is nothing at this path"))
@@ -139,6 +141,19 @@ async fn reclaim(State(source): Node, body: Bytes) -> Result<Json<Value>, Refusa
     source.reclaim(wanted.group).await.map(Json)
 }
 
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ForgetGroup {
+    group: String,
+    #[serde(default)]
+    dry_run: bool,
+}
+
+async fn forget_group(State(source): Node, body: Bytes) -> Result<Json<Value>, Refusal> {
+    let wanted: ForgetGroup = parse(&body)?;
+    source.forget_group(wanted.group, wanted.dry_run).await.map(Json)
+}
+
 async fn add_member(State(source): Node, body: Bytes) -> Result<Json<Value>, Refusal> {
     let member: NewMember = parse(&body)?;
     source.add_member(member).await.map(Json)
@@ -172,6 +187,7 @@ impl IntoResponse for Refusal {
             RefusalKind::NotMaster => (StatusCode::CONFLICT, "not_master"),
             RefusalKind::Invalid => (StatusCode::BAD_REQUEST, "invalid"),
             RefusalKind::NotFound => (StatusCode::NOT_FOUND, "not_found"),
+            RefusalKind::Conflict => (StatusCode::CONFLICT, "conflict"),
             RefusalKind::Forbidden => (StatusCode::FORBIDDEN, "forbidden"),
             RefusalKind::Unauthorized => (StatusCode::UNAUTHORIZED, "unauthorized"),
             RefusalKind::TooMany => (StatusCode::TOO_MANY_REQUESTS, "too_many"),

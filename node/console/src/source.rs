@@ -24,8 +24,12 @@ pub trait Source: Send + Sync + 'static {
     /// Adds a node to the group; returns once it votes.
     fn add_member(&self, member: NewMember) -> Answer<'_, Result<Value, Refusal>>;
 
-    /// Takes back what is under offer to a group that is lost for good. Answers how many transfers that were.
+    /// Takes back what is under offer to a group that is lost for good, by name or id. Answers how much that was.
     fn reclaim(&self, group: String) -> Answer<'_, Result<Value, Refusal>>;
+
+    /// Forgets a group that is lost for good, by name or id: what is kept for it, what it was offered, what it wanted; with
+    /// `dry_run` nothing is done. Answers how much that is.
+    fn forget_group(&self, group: String, dry_run: bool) -> Answer<'_, Result<Value, Refusal>>;
 
     /// Takes a node out of the group for ever: its number is not used again.
     fn remove_member(&self, node: u64) -> Answer<'_, Result<Value, Refusal>>;
@@ -76,8 +80,10 @@ pub enum RefusalKind {
     NotMaster,
     /// The request makes no sense (400).
     Invalid,
-    /// No such node (404).
+    /// No such node or group (404).
     NotFound,
+    /// As things are it must not be done (409).
+    Conflict,
     /// The request must not come in this way (403). Made by the console itself.
     Forbidden,
     /// A login is missing or wrong (401).

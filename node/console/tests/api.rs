@@ -64,6 +64,11 @@ impl Source for Recorder {
         Box::pin(async { Ok(json!({})) })
     }
 
+    fn forget_group(&self, group: String, dry_run: bool) -> Answer<'_, Result<Value, Refusal>> {
+        self.note(format!("forget {group} {dry_run}"));
+        Box::pin(async { Ok(json!({})) })
+    }
+
     fn remove_member(&self, node: u64) -> Answer<'_, Result<Value, Refusal>> {
         self.note(format!("remove {node}"));
         Box::pin(async { Ok(json!({})) })
@@ -184,6 +189,9 @@ async fn changes_reach_the_node_as_they_were_meant() {
     ask(node.address, "POST /api/members", CHANGE, r#"{"node":4,"peer":"h:1"}"#).await;
     assert_eq!(ask(node.address, "DELETE /api/members/2", CHANGE, "").await.0, 200);
     ask(node.address, "POST /api/reclaim", CHANGE, r#"{"group":"south"}"#).await;
+    let dry = r#"{"group":"south","dry_run":true}"#;
+    ask(node.address, "POST /api/forget-group", CHANGE, dry).await;
+    ask(node.address, "POST /api/forget-group", CHANGE, r#"{"group":"south"}"#).await;
     let asked = node.source.asked.lock().unwrap().clone();
     assert_eq!(
         asked,
@@ -192,7 +200,9 @@ async fn changes_reach_the_node_as_they_were_meant() {
             "step down to Some(3)",
             "add 4 at h:1",
             "remove 2",
-            "reclaim south"
+            "reclaim south",
+            "forget south true",
+            "forget south false"
         ]
     );
 }
@@ -261,6 +271,7 @@ async fn nothing_but_health_is_answered_before_the_gate_has_been_asked() {
     let changes = [
         "POST /api/step-down",
         "POST /api/reclaim",
+        "POST /api/forget-group",
         "POST /api/members",
         "DELETE /api/members/4",
         "DELETE /api/health",

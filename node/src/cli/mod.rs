@@ -10,6 +10,7 @@ mod consume;
 mod sequence_check;
 
 mod admin_client;
+mod group;
 mod member;
 mod reclaim;
 mod status;
@@ -54,6 +55,7 @@ enum Command {
     StepDown(step_down::StepDownArgs),
     Member(member::MemberArgs),
     Reclaim(reclaim::ReclaimArgs),
+    Group(group::GroupArgs),
     Config(config::ConfigArgs),
     HashPassword(hash_password::HashPasswordArgs),
     Journal(journal::JournalArgs),
@@ -71,6 +73,7 @@ pub(crate) fn main() -> ExitCode {
         Command::StepDown(args) => run(step_down::run(args)),
         Command::Member(args) => run(member::run(args)),
         Command::Reclaim(args) => run(reclaim::run(args)),
+        Command::Group(args) => run(group::run(args)),
         Command::Config(args) => config::run(args),
         Command::HashPassword(args) => hash_password::run(args),
         Command::Journal(args) => journal::run(args),

@@ -78,6 +78,7 @@ fn tables(status: &Value, full: &Value) -> String {
         links_table(master),
         demand_table(master),
         doubt_table(master),
+        kept_table(master),
         queues_table(master),
     ] {
         if !table.is_empty() {
@@ -288,6 +289,63 @@ fn doubt_table(master: &Value) -> Table {
     table
 }
 
+fn kept_table(master: &Value) -> Table {
+    let mut table = Table::new(&[
+        "KEPT FOR",
+        "ID",
+        "LINKED",
+        "AWAY SINCE",
+        "TOPIC",
+        "MESSAGES",
+        "SIZE",
+        "OF",
+        "DURABLE",
+    ]);
+    let max = master["mesh"]["kept_bytes_max"].as_u64().map_or("-".to_owned(), size);
+    for group in list(&master["mesh"]["kept"]) {
+        let since = group["away_since_ms"].as_i64().map_or("-".to_owned(), utc);
+        let head = [cell(&group["group"]), cell(&group["id"]), cell(&group["linked"]), since];
+        let topics = list(&group["topics"]);
+        if topics.is_empty() {
+            let nothing = ["-"; 5].map(str::to_owned);
+            table.row(head.iter().cloned().chain(nothing).collect());
+        }
+        for topic in topics {
+            let size = topic["bytes"].as_u64().map_or("-".to_owned(), size);
+            let rest = [
+                cell(&topic["topic"]),
+                cell(&topic["messages"]),
+                size,
+                max.clone(),
+                cell(&topic["durable"]),
+            ];
+            table.row(head.iter().cloned().chain(rest).collect());
+        }
+    }
+    table
+}
+
+/// Milliseconds since 1970 as a date and time (days to a date after the proleptic Gregorian calendar, in years that begin
+/// with March).
+fn utc(ms: i64) -> String {
+    let seconds = ms.div_euclid(1_000);
+    let (days, second) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
+    let days = days + 719_468;
+    let (era, day_of_era) = (days.div_euclid(146_097), days.rem_euclid(146_097));
+    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month + 2) / 5 + 1;
+    let (month, carry) = if month < 10 { (month + 3, 0) } else { (month - 9, 1) };
+    let year = era * 400 + year_of_era + carry;
+    format!(
+        "{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z",
+        second / 3_600,
+        second / 60 % 60,
+        second % 60
+    )
+}
+
 fn queues_table(master: &Value) -> Table {
     let mut table = Table::new(&[
         "QUEUE",
@@ -395,6 +453,9 @@ mod tests {
                              "consumers": 2, "credit": 2000, "distance": 1, "durable": false }] }],
                 "in_doubt": [{ "group": "south", "transfers": 1, "messages": 12 },
                              { "group": "west", "transfers": 0, "messages": 0 }],
+                "kept_bytes_max": 10240,
+                "kept": [{ "group": "east", "id": "00000000000000ea", "linked": false, "away_since_ms": 1_800_000_000_000_i64,
+                           "topics": [{ "topic": "NEWS", "messages": 9, "bytes": 1024, "durable": true }] }],
             },
         });
         let text = tables(&status(), &full);
@@ -403,12 +464,25 @@ mod tests {
             "south    3     up     0.25 ms  4     2         0        1         -",
             "queue://Q   south     south  2          2000    1         no",
             "south          1          12",
+            "east      00000000000000ea  no      2027-01-15T08:00:00Z  NEWS   9         1.0 KiB  10.0 KiB  yes",
             "queue://Q  5         5.0 KiB  1          1          8         3",
             "… and 6 more queues",
         ] {
             assert!(text.lines().any(|found| found == line), "{line}\n---\n{text}");
         }
         assert!(!text.contains("west"));
+    }
+
+    #[test]
+    fn times_are_told_in_utc() {
+        for (ms, text) in [
+            (0, "1970-01-01T00:00:00Z"),
+            (951_782_399_000, "2000-02-28T23:59:59Z"),
+            (951_782_400_000, "2000-02-29T00:00:00Z"),
+            (1_800_000_000_000, "2027-01-15T08:00:00Z"),
+        ] {
+            assert_eq!(utc(ms), text);
+        }
     }
 
     #[test]

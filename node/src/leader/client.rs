@@ -13,7 +13,7 @@ use ferrymq_message::Destination;
 use ferrymq_protocol::{Delivery, Refusal, Request, Token};
 use tokio::sync::mpsc;
 
-use super::direct::Acknowledged;
+use super::{direct::Acknowledged, waiting::Waiting};
 use crate::{connection::ToClient, outbox::Outbox};
 
 /// One connected client.
@@ -39,6 +39,8 @@ pub(crate) struct Client {
     pub(crate) leaving: Option<Token>,
     /// Requests that wait for room in the store.
     pub(crate) parked: VecDeque<Request>,
+    /// Requests that wait for room in another group's backlog of their topic, and what must stay behind them.
+    pub(crate) waiting: Waiting,
     /// Sends and commits on their way through the log, which its non-persistent messages to queues shall not overtake;
     /// those themselves are counted by their queue.
     pub(crate) logging: usize,
@@ -88,6 +90,7 @@ impl Client {
             unanswered: 0,
             leaving: None,
             parked: VecDeque::new(),
+            waiting: Waiting::default(),
             logging: 0,
             parked_unheard: 0,
             kept: BTreeMap::new(),

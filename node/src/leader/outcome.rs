@@ -5,7 +5,11 @@ use ferrymq_dispatch::ConnectionId;
 use ferrymq_protocol::{Refusal, RefusalKind, Subscribe, Token};
 use ferrymq_replication::Failure;
 
-use super::{Leader, client::Transaction, mesh::HandOver};
+use super::{
+    Leader,
+    client::Transaction,
+    mesh::{HandOver, Lost},
+};
 
 /// Who waits for a command's outcome.
 #[derive(Debug)]
@@ -50,8 +54,10 @@ pub(super) enum Pending {
         /// Of an accept: whose transfer it is.
         accept: Option<(GroupId, TransferId)>,
     },
-    /// The operator, who took back what was offered to a lost group.
-    Reclaim { group: GroupId, below: TransferId },
+    /// The operator, who gave up a group or what it was offered.
+    Lost(Lost),
+    /// What another group wants, and since when it is away, is being noted.
+    Noted { group: GroupId },
     /// The publishers of a topic of which another group's backlog is being made.
     Backlog,
     /// Nobody: the effects say it all.
@@ -63,6 +69,7 @@ impl Leader {
         let Some(pending) = self.pending.remove(&token) else {
             return;
         };
+        self.crossing.end(token);
         let refusable = matches!(
             pending,
             Pending::Begin | Pending::Send { .. } | Pending::Subscribe { .. } | Pending::Mesh { .. }
@@ -124,11 +131,8 @@ impl Leader {
                 other => self.reply(connection, token, to_reply(other)),
             },
             Pending::Mesh { token, step, accept } => self.tell_mesh(token, step, accept, result),
-            Pending::Reclaim { group, below } => {
-                if result.is_ok() {
-                    self.on_reclaimed(group, below);
-                }
-            }
+            Pending::Lost(lost) => self.on_lost(lost, result),
+            Pending::Noted { group } => self.on_noted(group),
             Pending::Backlog => self.bridges.backlogs_opening -= 1,
             Pending::Nobody => {}
         }

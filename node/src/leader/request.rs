@@ -44,14 +44,17 @@ impl Leader {
         if !client.is_heard(&request) {
             return self.answered(connection, request_bytes(&request), false);
         }
-        if client.parked.is_empty() {
-            if !waits {
-                return self.handle(connection, request);
-            }
-        } else if may_overtake(client.parked_unheard, &request) {
-            return self.handle(connection, request);
+        let goes_on = if client.parked.is_empty() {
+            !waits
+        } else {
+            may_overtake(client.parked_unheard, &request)
+        };
+        if !goes_on {
+            return self.park(connection, request);
         }
-        self.park(connection, request);
+        if let Some(request) = self.hold_for_topic(connection, request) {
+            self.handle(connection, request);
+        }
     }
 
     /// Whether there is no room for it now.
@@ -277,6 +280,10 @@ impl Leader {
             }
         }
         self.tell_passed(numbered.as_ref());
+        if sending.message.destination.kind().is_topic() {
+            let topic = sending.message.destination.name();
+            self.crossing.begin(self.next_token, topic, command.len() as u64);
+        }
         let pending = Pending::Send {
             connection,
             token,

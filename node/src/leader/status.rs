@@ -32,9 +32,8 @@ impl Leader {
     pub(super) fn on_ask(&mut self, ask: Ask) {
         match ask {
             Ask::Status(answer) => self.on_status_asked(answer),
-            Ask::Reclaim { group, answer } => {
-                let _ = answer.send(self.reclaim(&group));
-            }
+            Ask::Reclaim { group, answer } => self.reclaim(&group, answer),
+            Ask::ForgetGroup { group, dry_run, answer } => self.forget_group(&group, dry_run, answer),
         }
     }
 
@@ -68,10 +67,11 @@ impl Leader {
     }
 
     fn status(&self) -> Value {
-        let (queues, in_doubt, group_id, total) = self.group.with_broker(|broker| {
+        let (queues, in_doubt, kept, group_id, total) = self.group.with_broker(|broker| {
             (
                 self.queues(broker),
                 in_doubt(broker),
+                self.kept(broker),
                 broker.group(),
                 broker.queues().len(),
             )
@@ -82,6 +82,7 @@ impl Leader {
             "consumers": self.consumers.len(),
             "store_full": self.store_full,
             "waiting_for_room": self.parked.len(),
+            "waiting_for_groups": self.waiting.len(),
             "backlog_bytes": self.backlog_bytes,
             "backlog_bytes_max": self.config.backlog_bytes_max,
             "destinations_max": self.config.destinations_max,
@@ -102,6 +103,8 @@ impl Leader {
                     })).collect::<Vec<_>>(),
                 })).collect::<Vec<_>>(),
                 "in_doubt": in_doubt,
+                "kept": kept,
+                "kept_bytes_max": self.config.group_backlog_bytes_max,
             },
         })
     }

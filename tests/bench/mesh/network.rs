@@ -296,7 +296,7 @@ impl Network {
                     self.groups[group].cost.node_rows += rows.len() as u64;
                     self.knowledge.told(group, &destination, &rows);
                 }
-                Action::Output(Output::Links(_) | Output::Status { .. }) => {}
+                Action::Output(Output::Links(_) | Output::Group(_) | Output::Status { .. }) => {}
                 Action::Output(Output::Propose { .. }) => panic!("nothing was offered, so nothing is proposed"),
             }
         }

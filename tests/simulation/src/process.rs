@@ -11,7 +11,7 @@ use ferrymq_access::Access;
 use ferrymq_broker::{Command, Effect, GroupId, Reclaim};
 use ferrymq_dispatch::Limits;
 use ferrymq_forwarding::{
-    Action, Config, Event, Input, LinkId, Mesh, Output, PeerCandidate, RemoteDemand, Room,
+    Action, Config, Event, Input, KnownGroup, LinkId, Mesh, Output, PeerCandidate, RemoteDemand, Room,
     frame::{Demand, Frame},
 };
 use ferrymq_message::Destination;
@@ -25,7 +25,7 @@ use crate::{
     clock::{self, Instant},
     connection::{ConnectionLimits, Driven, Entrance, FromClient, LeaderHandle, ToClient},
     group::{GroupEvent, Role, locked},
-    leader::{Ended, Leader, LeaderConfig},
+    leader::{Ended, Leader, LeaderConfig, WhenFull},
     load::Load,
     memory::Memory,
     mesh::MeshStarter,
@@ -42,6 +42,8 @@ const LEADER_TICK_US: u64 = 100_000;
 pub(crate) const OUTBOX_BYTES_MAX: usize = 8 << 10;
 const UNANSWERED_BYTES_MAX: usize = 16 << 10;
 const MEMORY_BYTES_MAX: usize = 320 << 10;
+/// How long a group must have been there without wanting a topic. Short, so that an absence within a storm is long.
+const TOPIC_LINGER_MS: u64 = 500;
 /// Turns within a turn; beyond it something goes in circles.
 const ROUNDS_MAX: usize = 5_000;
 
@@ -287,6 +289,17 @@ impl Process {
             if kept && self.sabotage == Some(Sabotage::KeepDemand) {
                 continue;
             }
+            if let (Input::Remembered(groups), Some(Sabotage::ForgetAbsent)) = (&input, self.sabotage) {
+                for known in groups {
+                    let forgotten = KnownGroup {
+                        is_present: true,
+                        topics: Vec::new(),
+                        ..known.clone()
+                    };
+                    running.leader.on_mesh(Output::Group(forgotten));
+                }
+                continue;
+            }
             if let Input::Room(room) = input {
                 running.room = room;
                 if self.sabotage == Some(Sabotage::TakeUnbounded) {
@@ -504,6 +517,9 @@ fn leader_config(load: Arc<Load>) -> LeaderConfig {
         store_reserve_bytes: 1 << 20,
         destinations_max: 10_000,
         backlog_bytes_max: 64 << 20,
+        group_backlog_bytes_max: 4 << 20,
+        group_backlog_when_full: WhenFull::Wait,
+        topic_linger_ms: TOPIC_LINGER_MS,
         load,
     }
 }

@@ -110,6 +110,10 @@ impl Profile {
             let all: u64 = weights.iter().map(|(_, weight)| weight).sum();
             weights.push((Fault::ShortDisk, all / 12 + 1));
         }
+        if seed % 4 == 1 {
+            let all: u64 = weights.iter().map(|(_, weight)| weight).sum();
+            weights.push((Fault::FullDisk, all / 4 + 1));
+        }
         Self {
             groups,
             is_line,

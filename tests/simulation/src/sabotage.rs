@@ -60,13 +60,15 @@ pub enum Sabotage {
     DieOfGarbage,
     /// Others are not told that a demand has gone.
     KeepDemand,
+    /// A new master does not know what absent groups wanted, and takes what it hears of the others for all that there is.
+    ForgetAbsent,
     /// The mesh is not told that there is no room.
     TakeUnbounded,
 }
 
 impl Sabotage {
     /// All of them.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 27] = [
         Self::SkipSync,
         Self::AnswerUnsynced,
         Self::AnswerEarly,
@@ -92,6 +94,7 @@ impl Sabotage {
         Self::CloseDoors,
         Self::DieOfGarbage,
         Self::KeepDemand,
+        Self::ForgetAbsent,
         Self::TakeUnbounded,
     ];
 
@@ -99,6 +102,7 @@ impl Sabotage {
     pub fn breaks(self) -> &'static [u8] {
         match self {
             Self::SkipSync | Self::AnswerUnsynced => &[1, 2],
+            Self::ForgetAbsent => &[2],
             // Told five times a second who owns a message (P4), and at the end that it is lost.
             Self::DropReturned | Self::DropRejected => &[2, 4],
             Self::AnswerEarly => &[1],

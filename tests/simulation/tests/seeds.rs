@@ -17,7 +17,7 @@ use ferrymq_simulation::{
 /// Seeds of the test run, unless the environment says otherwise.
 const SEEDS: u64 = 3_000;
 /// A deliberate fault must be noticed by one of so many seeds.
-const SEEDS_OF_A_SABOTAGE: u64 = 600;
+const SEEDS_OF_A_SABOTAGE: u64 = 2_000;
 
 fn count() -> u64 {
     let chosen = std::env::var("FERRYMQ_SIMULATION_SEEDS").ok();

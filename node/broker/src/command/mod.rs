@@ -14,7 +14,9 @@ pub mod enqueue;
 pub mod enqueue_once;
 pub mod expire;
 pub mod forget;
+pub mod forget_group;
 pub mod found;
+pub mod note_wants;
 pub mod offer;
 pub mod open_destination;
 pub mod pass;
@@ -39,6 +41,8 @@ pub use enqueue::Enqueue;
 pub use enqueue_once::{EnqueueOnce, stored_in};
 pub use expire::Expire;
 pub use forget::Forget;
+pub use forget_group::ForgetGroup;
+pub use note_wants::NoteWants;
 pub use offer::Offer;
 pub use pass::Pass;
 pub use passed::Passed;
@@ -99,6 +103,10 @@ pub enum Command {
     Passed(Passed),
     /// Note numbers of messages that will not come.
     Skip(Skip),
+    /// Note what another group wants of topics.
+    NoteWants(NoteWants),
+    /// Forget a group that is lost for good.
+    ForgetGroup(ForgetGroup),
 }
 
 /// The numbers of the kinds.
@@ -127,6 +135,8 @@ pub(crate) mod kind {
     pub(crate) const TRANSACTION: u8 = 21;
     pub(crate) const PASSED: u8 = 22;
     pub(crate) const SKIP: u8 = 23;
+    pub(crate) const NOTE_WANTS: u8 = 25;
+    pub(crate) const FORGET_GROUP: u8 = 26;
 }
 
 impl Command {
@@ -160,6 +170,8 @@ impl Command {
             Self::Pass(c) => framed(out, kind::PASS, |out| c.encode(out)),
             Self::Passed(c) => framed(out, kind::PASSED, |out| c.encode(out)),
             Self::Skip(c) => framed(out, kind::SKIP, |out| c.encode(out)),
+            Self::NoteWants(c) => framed(out, kind::NOTE_WANTS, |out| c.encode(out)),
+            Self::ForgetGroup(c) => framed(out, kind::FORGET_GROUP, |out| c.encode(out)),
         }
     }
 
@@ -204,7 +216,7 @@ pub fn stores_messages(command: &[u8]) -> bool {
 }
 
 /// Kinds that store no message.
-const NOTES: [u8; 17] = [
+const NOTES: [u8; 19] = [
     kind::ACKNOWLEDGE,
     kind::RETURN,
     kind::EXPIRE,
@@ -222,6 +234,8 @@ const NOTES: [u8; 17] = [
     kind::PASS,
     kind::PASSED,
     kind::SKIP,
+    kind::NOTE_WANTS,
+    kind::FORGET_GROUP,
 ];
 
 /// Bytes of a command's header.

@@ -8,7 +8,7 @@ use crate::{
     effect::Applied,
     queue::{OFFERED, REDELIVERED},
     queues::Queues,
-    transfers::Transfers,
+    transfers::{Outgoing, Transfers},
     wire::Reader,
 };
 
@@ -35,12 +35,21 @@ pub(crate) fn apply(
     let Some(outgoing) = transfers.outgoing.get_mut(&group) else {
         return Ok(Outcome::NotFound);
     };
-    for offer in std::mem::take(&mut outgoing.pending).into_values() {
+    let (transfers, messages) = take_back(queues, outgoing, out);
+    Ok(Outcome::Reclaimed { transfers, messages })
+}
+
+/// Takes back what is under offer to a group. Returns how many transfers and how many messages.
+pub(crate) fn take_back(queues: &mut Queues, outgoing: &mut Outgoing, out: &mut Applied) -> (u64, u64) {
+    let pending = std::mem::take(&mut outgoing.pending);
+    let (transfers, mut returned) = (pending.len() as u64, 0);
+    for offer in pending.into_values() {
         let Some(messages) = queues.get_mut(offer.queue) else {
             continue;
         };
         for seq in offer.seqs {
             if let Some(slot) = messages.get_mut(seq) {
+                returned += 1;
                 slot.set(OFFERED, false);
                 slot.set(REDELIVERED, true);
                 out.effects.push(Effect::Available {
@@ -51,5 +60,5 @@ pub(crate) fn apply(
             }
         }
     }
-    Ok(Outcome::Done)
+    (transfers, returned)
 }

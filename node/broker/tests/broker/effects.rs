@@ -1,8 +1,9 @@
 //! What each command brings about: outcomes, effects and what the state holds afterwards.
 
 use ferrymq_broker::{
-    Acknowledge, Command, Consuming, DeadLetter, DeleteDestination, Effect, Enqueue, Expire, Forget, GroupId,
-    LiveChange, Offer, Outcome, Owner, Pass, PutBack, Reclaim, Refused, Release, Return, Subscribe, Unsubscribe,
+    Acknowledge, Command, Consuming, DeadLetter, DeleteDestination, DemandVersion, Effect, Enqueue, Expire, Forget,
+    ForgetGroup, GroupId, LiveChange, NoteWants, Offer, Outcome, Owner, Pass, PutBack, Reclaim, Refused, Release,
+    Return, Subscribe, Unsubscribe,
 };
 use ferrymq_message::{Destination, DestinationKind, Message, Producer};
 
@@ -655,6 +656,82 @@ fn what_is_deleted_takes_its_offers_along() {
     );
     assert_eq!(group.broker.transfers().outgoing[&SOUTH].floor(), 2);
     assert_eq!(group.outcome(&release(1, &[])), Outcome::NotFound);
+}
+
+fn backlog(topic: &str) -> Command {
+    Command::Subscribe(Subscribe {
+        topic: Destination::topic(topic),
+        owner: Owner::Group {
+            group: SOUTH,
+            topic: topic.into(),
+        },
+        selector: String::new(),
+    })
+}
+
+fn wants(change: u64, added: &[&str], removed: &[&str]) -> Command {
+    let texts = |topics: &[&str]| topics.iter().map(|&topic| topic.to_owned()).collect();
+    Command::NoteWants(NoteWants {
+        group: SOUTH,
+        name: "south".into(),
+        version: DemandVersion { term: 1, change },
+        path: vec![SOUTH],
+        away_since_ms: None,
+        added: texts(added),
+        removed: texts(removed),
+    })
+}
+
+#[test]
+fn what_a_group_wants_is_noted_by_its_changes() {
+    let mut group = Group::new(NORTH);
+    group.apply(&wants(1, &["A", "B"], &[]));
+    group.apply(&wants(2, &["C"], &["A", "X"]));
+    let wanted = group.broker.wants().get(SOUTH).unwrap();
+    assert_eq!(wanted.topics.iter().collect::<Vec<_>>(), ["B", "C"]);
+    assert_eq!((wanted.version.change, wanted.name.as_str()), (2, "south"));
+}
+
+#[test]
+fn a_group_that_is_forgotten_leaves_nothing_and_what_it_was_offered_comes_back_marked_p3() {
+    let (mut group, _) = with_queue(&["a", "b"]);
+    group.apply(&wants(1, &["T"], &[]));
+    group.apply(&backlog("T"));
+    for id in ["1", "2", "3"] {
+        group.apply(&send(&Destination::topic("T"), id));
+    }
+    group.apply(&offer(1, &[0]));
+    group.apply(&offer(2, &[0]));
+    let Outcome::Forgotten(forgotten) = group.outcome(&Command::ForgetGroup(ForgetGroup { group: SOUTH })) else {
+        panic!("it is forgotten");
+    };
+    let expected = (1, 3, 2, 1);
+    let found = (
+        forgotten.backlogs,
+        forgotten.messages,
+        forgotten.transfers,
+        forgotten.returned,
+    );
+    assert_eq!(found, expected);
+    assert!(forgotten.bytes > 0);
+    let queue = group.broker.queues().get(1).unwrap();
+    let marks: Vec<bool> = queue
+        .iter_from(0)
+        .map(|(seq, slot)| queue.redelivered(seq, slot))
+        .collect();
+    assert_eq!(marks, [true, false]);
+    assert!(group.broker.queues().get(2).is_none());
+    let wanted = group.broker.wants().get(SOUTH).unwrap();
+    assert_eq!(
+        (wanted.topics.len(), wanted.version.change),
+        (0, 1),
+        "its last word stays"
+    );
+    assert_eq!(
+        group.broker.transfers().outgoing[&SOUTH].floor(),
+        2,
+        "numbers are not used again"
+    );
 }
 
 #[test]

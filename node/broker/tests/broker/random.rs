@@ -1,8 +1,9 @@
 //! Random commands for the property tests: few names and small numbers, so that they meet each other often.
 
 use ferrymq_broker::{
-    Accept, Acknowledge, Carried, Command, Consuming, DeadLetter, DeleteDestination, Enqueue, EnqueueOnce, Expire,
-    Forget, Offer, Owner, Pass, Passed, PutBack, Reclaim, Refused, Release, Return, Skip, Subscribe, Unsubscribe,
+    Accept, Acknowledge, Carried, Command, Consuming, DeadLetter, DeleteDestination, DemandVersion, Enqueue,
+    EnqueueOnce, Expire, Forget, ForgetGroup, NoteWants, Offer, Owner, Pass, Passed, PutBack, Reclaim, Refused,
+    Release, Return, Skip, Subscribe, Unsubscribe,
 };
 use ferrymq_message::{Destination, DestinationKind, Message, Producer};
 use proptest::{collection::vec, option, prelude::*, sample::select};
@@ -36,6 +37,20 @@ fn plain() -> impl Strategy<Value = Command> {
         }),
         2 => (2..4u64, 0..8u64).prop_map(|(origin, floor)| Command::Forget(Forget { origin, floor })),
         1 => (2..4u64).prop_map(|group| Command::Reclaim(Reclaim { group })),
+        1 => (2..4u64).prop_map(|group| Command::ForgetGroup(ForgetGroup { group })),
+        1 => (2..4u64, 0..3u64, any::<bool>()).prop_map(|(group, change, adds)| {
+            let topics = vec!["T".to_owned(), "A.>".to_owned()];
+            let (added, removed) = if adds { (topics, Vec::new()) } else { (Vec::new(), topics) };
+            Command::NoteWants(NoteWants {
+                group,
+                name: "south".into(),
+                version: DemandVersion { term: 1, change },
+                path: vec![2, group],
+                away_since_ms: adds.then_some(5),
+                added,
+                removed,
+            })
+        }),
         2 => (queue(), any::<bool>())
             .prop_map(|(queue, begins)| Command::Consuming(Consuming { queue, begins })),
         1 => Just(Command::BeginTerm),

@@ -366,6 +366,8 @@ fn said(outcome: &Outcome) -> String {
         }
         Outcome::Settled => "settled long ago".into(),
         Outcome::NotFound => "not found".into(),
+        Outcome::Reclaimed { .. } => "done".into(),
+        Outcome::Forgotten(_) => "forgotten".into(),
         Outcome::Refused(why) => format!("refused: {why}"),
         Outcome::Many(outcomes) => outcomes.iter().map(said).collect::<Vec<_>>().join(", "),
     }

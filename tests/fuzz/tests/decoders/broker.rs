@@ -2,9 +2,9 @@
 
 use bytes::Bytes;
 use ferrymq_broker::{
-    Accept, Acknowledge, BatchBuilder, Broker, Carried, Command, Consuming, DeadLetter, DeleteDestination, Enqueue,
-    EnqueueOnce, Expire, Forget, Offer, Owner, Passed, Reclaim, Refused, Release, Return, Settings, Skip, Subscribe,
-    Unsubscribe,
+    Accept, Acknowledge, BatchBuilder, Broker, Carried, Command, Consuming, DeadLetter, DeleteDestination,
+    DemandVersion, Enqueue, EnqueueOnce, Expire, Forget, ForgetGroup, NoteWants, Offer, Owner, Passed, Reclaim,
+    Refused, Release, Return, Settings, Skip, Subscribe, Unsubscribe,
 };
 use ferrymq_fuzz::Target;
 use ferrymq_message::{Destination, DestinationKind, Message};
@@ -113,6 +113,16 @@ fn commands() -> Vec<Command> {
         }),
         Command::Forget(Forget { origin: 3, floor: 9 }),
         Command::Reclaim(Reclaim { group: 3 }),
+        Command::ForgetGroup(ForgetGroup { group: 3 }),
+        Command::NoteWants(NoteWants {
+            group: 3,
+            name: "south".into(),
+            version: DemandVersion { term: 4, change: 5 },
+            path: vec![2, 3],
+            away_since_ms: Some(6),
+            added: vec!["NEWS".into(), "A.>".into()],
+            removed: vec!["OLD".into()],
+        }),
         Command::Transaction(vec![
             enqueue(&sent),
             Command::Acknowledge(Acknowledge {

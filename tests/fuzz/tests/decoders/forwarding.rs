@@ -1,7 +1,7 @@
 //! What two masters say to each other on a link.
 
 use bytes::Bytes;
-use ferrymq_broker::{Carried, DeadLetter, Refused};
+use ferrymq_broker::{Carried, DeadLetter, DemandVersion, Refused};
 use ferrymq_forwarding::{
     frame::{Assembler, Demand, Frame, Hello, Transfer},
     row::{Key, Row},
@@ -19,6 +19,7 @@ fn every_frame() -> Vec<Frame> {
         selectors: vec![None, Some("a = 'ü'".to_owned())],
         durable: true,
         linked: false,
+        version: DemandVersion::default(),
     };
     let refused = vec![Refused { position: 1, reason: 2 }];
     let carried = Carried {
