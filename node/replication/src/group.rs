@@ -198,9 +198,9 @@ impl Group {
         self.inner.pipeline.backlog_bytes()
     }
 
-    /// Whether the disks of a majority, this node's among them, have room for that many more bytes: ask before admitting a producer's message. Commands
-    /// that store messages are answered with `Failure::Full` only when three times `disk_reserve_bytes` are left,
-    /// all others when three quarters of that are, so that acknowledgements still pass.
+    /// Whether the disks of a majority, this node's among them, have room for that many more bytes: ask before admitting a
+    /// producer's message. Commands that store messages are answered with `Failure::Full` only when three times
+    /// `disk_reserve_bytes` are left, all others when three quarters of that are, so that acknowledgements still pass.
     pub fn has_room(&self, bytes: u64) -> bool {
         self.inner.replica.majority_has_room(bytes)
     }
