@@ -296,14 +296,18 @@ impl Leader {
         if self.in_doubt || !is_master {
             return Some(Ended::Deposed);
         }
-        let begins = self.begin_refused || self.pending.values().any(|pending| matches!(pending, Pending::Begin));
-        if !self.begun && !begins {
+        if !self.begun && !self.is_beginning() {
             self.begun = true;
             self.look_at_store();
             self.begin_mesh();
         }
         self.hand_out();
         None
+    }
+
+    /// The first commands of the term are still to be committed.
+    fn is_beginning(&self) -> bool {
+        self.begin_refused || self.pending.values().any(|pending| matches!(pending, Pending::Begin))
     }
 
     /// Hands out what can be handed out and sends what the round has gathered.

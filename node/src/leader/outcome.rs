@@ -11,7 +11,7 @@ use super::{
     mesh::{HandOver, Lost},
 };
 
-/// Who waits for a command's outcome.
+/// Who waits for a command's outcome. There is one for each message under way, so what is rare and large lies elsewhere.
 #[derive(Debug)]
 pub(super) enum Pending {
     /// The term itself.
@@ -30,7 +30,7 @@ pub(super) enum Pending {
         token: Option<Token>,
         kept: usize,
         /// What it acknowledged, which comes back if it is refused.
-        back: Transaction,
+        back: Box<Transaction>,
     },
     /// Messages that came back without the log knowing of them.
     PutBack { queue: QueueId },
@@ -45,7 +45,7 @@ pub(super) enum Pending {
     Subscribe {
         connection: ConnectionId,
         token: Option<Token>,
-        subscribe: Subscribe,
+        subscribe: Box<Subscribe>,
     },
     /// The mesh.
     Mesh {
@@ -55,7 +55,7 @@ pub(super) enum Pending {
         accept: Option<(GroupId, TransferId)>,
     },
     /// The operator, who gave up a group or what it was offered.
-    Lost(Lost),
+    Lost(Box<Lost>),
     /// What another group wants, and since when it is away, is being noted.
     Noted { group: GroupId },
     /// The publishers of a topic of which another group's backlog is being made.
@@ -109,7 +109,7 @@ impl Leader {
             } => {
                 self.let_transaction_go(connection, kept);
                 if let Ok(Outcome::Refused(_)) = result {
-                    self.roll_back(back);
+                    self.roll_back(*back);
                 } else {
                     self.forget_direct(back.direct);
                 }
@@ -127,11 +127,11 @@ impl Leader {
                 token,
                 subscribe,
             } => match result {
-                Ok(Outcome::Queue(queue)) => self.opened(connection, token, subscribe, queue),
+                Ok(Outcome::Queue(queue)) => self.opened(connection, token, *subscribe, queue),
                 other => self.reply(connection, token, to_reply(other)),
             },
             Pending::Mesh { token, step, accept } => self.tell_mesh(token, step, accept, result),
-            Pending::Lost(lost) => self.on_lost(lost, result),
+            Pending::Lost(lost) => self.on_lost(*lost, result),
             Pending::Noted { group } => self.on_noted(group),
             Pending::Backlog => self.bridges.backlogs_opening -= 1,
             Pending::Nobody => {}

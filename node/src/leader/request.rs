@@ -1,7 +1,5 @@
 //! What clients ask for: each request becomes a command, a change of the dispatcher, or a refusal.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use ferrymq_access::Right;
 use ferrymq_broker::{Broker, Command, DeleteDestination, Numbered, Owner, QueueId, stored_in};
@@ -52,7 +50,11 @@ impl Leader {
         if !goes_on {
             return self.park(connection, request);
         }
-        if let Some(request) = self.hold_for_topic(connection, request) {
+        let is_free = client.waiting.is_empty()
+            && !matches!(&request, Request::Send { message, .. } if self.may_cross(&message.destination));
+        if is_free {
+            self.handle(connection, request);
+        } else if let Some(request) = self.hold_for_topic(connection, request) {
             self.handle(connection, request);
         }
     }
@@ -226,15 +228,11 @@ impl Leader {
         let Sending {
             connection,
             token,
-            digest,
             bytes,
             ..
         } = sending;
         let takes_log = takes_log(&sending.message, transaction.as_deref());
-        let user = self.user_of(connection);
-        let admitted = self.admit(&sending, &user);
-        let producer = sending.message.producer.take();
-        let mut numbered = producer.map(|producer| Numbered { user, producer, digest });
+        let (admitted, mut numbered) = self.admit(&mut sending);
         let command = match admitted {
             Ok(command) => command,
             Err(refusal) => {
@@ -280,7 +278,7 @@ impl Leader {
             }
         }
         self.tell_passed(numbered.as_ref());
-        if sending.message.destination.kind().is_topic() {
+        if self.may_cross(&sending.message.destination) {
             let topic = sending.message.destination.name();
             self.crossing.begin(self.next_token, topic, command.len() as u64);
         }
@@ -293,21 +291,25 @@ impl Leader {
         self.submit(command, pending);
     }
 
-    /// The command that stores it, if its client may and there is room.
-    fn admit(&mut self, sending: &Sending, user: &str) -> Result<Bytes, Refusal> {
-        let message = &sending.message;
-        self.authorize(sending.connection, Right::Write, &message.destination)?;
-        let admitted = ingress::admit_send(message, user, sending.digest)?;
-        match self.refuse_destination(&message.destination) {
+    /// The command that stores it, if its client may and there is room; and its number, if it has one, which is taken out of
+    /// the message.
+    fn admit(&mut self, sending: &mut Sending) -> (Result<Bytes, Refusal>, Option<Numbered>) {
+        let Sending { message, digest, .. } = sending;
+        let Some(client) = self.clients.get_mut(&sending.connection) else {
+            return (Err(Refusal::new(RefusalKind::Full, "the connection has ended")), None);
+        };
+        let admitted = ingress::authorize(&mut client.pass, Right::Write, &message.destination)
+            .and_then(|()| ingress::admit_send(message, &client.user, *digest));
+        let numbered = message.producer.take().map(|producer| Numbered {
+            user: client.user.clone(),
+            producer,
+            digest: *digest,
+        });
+        let command = admitted.and_then(|admitted| match self.refuse_destination(&message.destination) {
             Some(refusal) => Err(refusal),
             None => Ok(admitted.command),
-        }
-    }
-
-    fn user_of(&self, connection: ConnectionId) -> Arc<str> {
-        self.clients
-            .get(&connection)
-            .map_or_else(|| "".into(), |client| client.user.clone())
+        });
+        (command, numbered)
     }
 
     /// A topic that nobody has a durable subscription of, here or in another group, needs no log. While any such is being

@@ -121,7 +121,7 @@ impl Leader {
             Pending::Subscribe {
                 connection,
                 token,
-                subscribe,
+                subscribe: Box::new(subscribe),
             },
         );
     }

@@ -81,11 +81,11 @@ impl Leader {
                     connection,
                     token,
                     kept: transaction.kept,
-                    back: Transaction {
+                    back: Box::new(Transaction {
                         acknowledged: transaction.acknowledged,
                         direct: transaction.direct,
                         ..Transaction::default()
-                    },
+                    }),
                 };
                 self.submit(command, pending);
             }

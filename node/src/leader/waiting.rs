@@ -100,11 +100,16 @@ impl Crossing {
 }
 
 impl Leader {
+    /// Whether a message to it may be kept for another group.
+    pub(super) fn may_cross(&self, destination: &Destination) -> bool {
+        destination.kind().is_topic() && !self.bridges.groups.is_empty()
+    }
+
     /// Has a request wait, or refused, where its topic has no room, or where it must not overtake one that waits; gives it
     /// back where it may go on.
     pub(super) fn hold_for_topic(&mut self, connection: ConnectionId, request: Request) -> Option<Request> {
         let full = match &request {
-            Request::Send { message, .. } if message.destination.kind().is_topic() => {
+            Request::Send { message, .. } if self.may_cross(&message.destination) => {
                 self.full_backlog(message.destination.name())
             }
             _ => None,

@@ -27,7 +27,10 @@ impl Leader {
         match self.find_lost(named) {
             Ok(group) => {
                 let lost = self.lost(group, answer);
-                self.submit(Command::Reclaim(Reclaim { group }).encode(), Pending::Lost(lost));
+                self.submit(
+                    Command::Reclaim(Reclaim { group }).encode(),
+                    Pending::Lost(Box::new(lost)),
+                );
             }
             Err(denied) => _ = answer.send(Err(denied)),
         }
@@ -51,7 +54,7 @@ impl Leader {
                 self.bridges.noting.insert(group);
                 self.submit(
                     Command::ForgetGroup(ForgetGroup { group }).encode(),
-                    Pending::Lost(lost),
+                    Pending::Lost(Box::new(lost)),
                 );
             }
             Err(denied) => _ = answer.send(Err(denied)),

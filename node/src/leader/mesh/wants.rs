@@ -56,6 +56,10 @@ impl Leader {
     pub(super) fn on_group(&mut self, known: KnownGroup) {
         let (group, is_present) = (known.group, known.is_present);
         let before = self.bridges.groups.get(&group);
+        let wants_more = known.topics.iter().any(|topic| {
+            let topics_before = before.map(|seen| &seen.known.topics);
+            topics_before.is_none_or(|topics| !topics.contains(topic))
+        });
         let was_away = before.and_then(|seen| Some((seen.away_since_ms?, seen.away_at)));
         let (away_since_ms, away_at) = match (is_present, was_away) {
             (true, _) => (None, 0),
@@ -69,6 +73,10 @@ impl Leader {
         };
         self.bridges.groups.insert(group, seen);
         self.bridges.unnoted.insert(group);
+        // What is promised from now on outlives this master; other news can wait for more of them.
+        if wants_more && !self.store_full {
+            self.note_group(group);
+        }
     }
 
     /// Notes in the log what has changed of the groups for which something is kept, or is to be.
@@ -77,23 +85,27 @@ impl Leader {
             return;
         }
         for group in self.bridges.unnoted.clone() {
-            if self.bridges.noting.contains(&group) {
-                continue;
-            }
-            let Some(seen) = self.bridges.groups.get(&group) else {
-                self.bridges.unnoted.remove(&group);
-                continue;
-            };
-            let away_ms = (self.ticks - seen.away_at) * TICK.as_millis() as u64;
-            let is_settled = seen.away_since_ms.is_none() || away_ms >= AWAY_MS_MIN;
-            let note = self.group.with_broker(|broker| news(broker, seen, is_settled));
-            if is_settled {
-                self.bridges.unnoted.remove(&group);
-            }
-            if let Some(note) = note {
-                self.bridges.noting.insert(group);
-                self.submit(Command::NoteWants(note).encode(), Pending::Noted { group });
-            }
+            self.note_group(group);
+        }
+    }
+
+    fn note_group(&mut self, group: GroupId) {
+        if self.bridges.noting.contains(&group) {
+            return;
+        }
+        let Some(seen) = self.bridges.groups.get(&group) else {
+            self.bridges.unnoted.remove(&group);
+            return;
+        };
+        let away_ms = (self.ticks - seen.away_at) * TICK.as_millis() as u64;
+        let is_settled = seen.away_since_ms.is_none() || away_ms >= AWAY_MS_MIN;
+        let note = self.group.with_broker(|broker| news(broker, seen, is_settled));
+        if is_settled {
+            self.bridges.unnoted.remove(&group);
+        }
+        if let Some(note) = note {
+            self.bridges.noting.insert(group);
+            self.submit(Command::NoteWants(note).encode(), Pending::Noted { group });
         }
     }
 
