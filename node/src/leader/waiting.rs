@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use ferrymq_broker::Numbered;
 use ferrymq_dispatch::ConnectionId;
 use ferrymq_message::Destination;
 use ferrymq_protocol::{Refusal, RefusalKind, Request};
@@ -121,8 +122,14 @@ impl Leader {
         }
         if let (Some(text), false, WhenFull::Refuse) = (full, is_held_back, self.config.group_backlog_when_full) {
             let bytes = crate::connection::request_bytes(&request);
-            if let Request::Send { token, .. } = request {
+            if let Request::Send {
+                token, message, digest, ..
+            } = request
+            {
+                let user = client.user.clone();
+                let numbered = message.producer.map(|producer| Numbered { user, producer, digest });
                 self.answered(connection, bytes, false);
+                self.tell_skipped(numbered.iter());
                 self.reply(connection, token, Err(Refusal::new(RefusalKind::Full, text)));
             }
             return None;
