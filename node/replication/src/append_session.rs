@@ -138,6 +138,10 @@ where
                 self.peer.note_answer(&result, sent.term, sent.at);
                 Ok(result)
             }
+            Some((kind::UNMET, reason)) => {
+                self.peer.links.meetings.forget(self.peer.target);
+                Err(io::Error::other(String::from_utf8_lossy(&reason).into_owned()))
+            }
             Some((kind::REFUSED, reason)) => Err(io::Error::other(String::from_utf8_lossy(&reason).into_owned())),
             Some((other, _)) => Err(unexpected(other)),
             None => Err(io::ErrorKind::UnexpectedEof.into()),

@@ -5,8 +5,11 @@
 //! too and agree to be founded by it, it founds at once; if some do not answer, a majority suffices after
 //! [`PATIENCE`], since a group that was founded before has a majority that would say so. (A majority that lost all
 //! its data at once is beyond what the group promises to survive.)
+//!
+//! A node whose data went back (meeting.rs) asks to be admitted, too. Where no master can be elected without such nodes,
+//! last_resort.rs says who takes part all the same.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +19,8 @@ use tokio::time::Instant;
 
 use crate::config::{NodeAddress, NodeId};
 use crate::group::Inner;
-use crate::rpc::Rpc;
+use crate::last_resort::{self, Standing};
+use crate::meeting::rpc;
 use crate::wire::kind;
 
 /// What a node knows of its group: the answer to `ASK`.
@@ -24,6 +28,15 @@ use crate::wire::kind;
 pub(crate) struct Knowledge {
     pub(crate) founded: bool,
     pub(crate) master: Option<(NodeId, NodeAddress)>,
+    /// Whether it is the master itself, and may act.
+    #[serde(default)]
+    pub(crate) leads: bool,
+    /// Whether it votes and acknowledges.
+    #[serde(default)]
+    pub(crate) takes_part: bool,
+    /// Term and index of its last log entry.
+    #[serde(default)]
+    pub(crate) last: Option<(u64, u64)>,
 }
 
 /// `FOUND`: may this node found the group?
@@ -36,11 +49,12 @@ pub(crate) struct FoundRequest {
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct AdmitRequest {
     pub(crate) node: NodeId,
-    /// False for a node that must not vote before the master has dealt with what it may have forgotten.
+    /// False for a node that must not vote before the master has dealt with what it may have forgotten: it has no data,
+    /// or they went back.
     pub(crate) has_data: bool,
 }
 
-/// How long the founder waits for members that do not answer.
+/// How long the founder waits for members that do not answer, and one whose data went back for a master.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Between two rounds of questions.
 const ROUND: Duration = Duration::from_millis(100);
@@ -51,30 +65,117 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 /// For the master to take a former voter out of the membership.
 const ADMIT_WITHIN: Duration = Duration::from_secs(30);
 
-/// Runs until this node votes in a group.
+/// Sees to it that this node votes in a group. Runs until the replica ends.
 pub(crate) async fn run(inner: Arc<Inner>) {
+    loop {
+        take_part(&inner).await;
+        tokio::select! {
+            () = become_voter(&inner) => inner.admission.until_lost().await,
+            () = inner.admission.until_lost() => {}
+        }
+        // A master whose data went back may have been elected by those who did not know.
+        inner.hand_over();
+    }
+}
+
+async fn take_part(inner: &Arc<Inner>) {
     let started = Instant::now();
     loop {
-        match round(&inner, started).await {
-            Ok(true) => break,
+        let round = if inner.admission.is_lost() {
+            lost_round(inner, started).await
+        } else {
+            round(inner, started).await
+        };
+        match round {
+            Ok(true) => return,
             Ok(false) => {}
             Err(error) => inner.set_notice(Some(format!("cannot take part in the group yet: {error}"))),
         }
         tokio::time::sleep(ROUND).await;
     }
+}
+
+async fn become_voter(inner: &Arc<Inner>) {
     // The master adds a node that has lost its data in several steps, and may be lost itself between any two of them.
     while !inner.membership().voter_ids().any(|voter| voter == inner.config.node) {
         inner.set_notice(Some(
             "this node does not vote: it is not, or not yet, a full member of its group".to_owned(),
         ));
         if let Some(master) = inner.master()
-            && let Err(error) = request_admission(&inner, master).await
+            && let Err(error) = request_admission(inner, master).await
         {
             tracing::debug!(%error, "not admitted");
         }
         tokio::time::sleep(REPEAT).await;
     }
     inner.set_notice(None);
+}
+
+/// True once this node takes part again, although its data went back.
+async fn lost_round(inner: &Arc<Inner>, since: Instant) -> io::Result<bool> {
+    let others = inner.others();
+    let others: BTreeMap<_, _> = others.iter().collect();
+    let answers: BTreeMap<NodeId, Knowledge> = ask_all(inner, &others)
+        .await
+        .into_iter()
+        .filter_map(|(node, answer)| Some((node, answer.ok()?)))
+        .collect();
+    if let Some(master) = answers.iter().find(|(_, known)| known.leads).map(|(node, _)| *node) {
+        inner.set_notice(Some(format!(
+            "this node's data went back, as when an old copy is put in its place; asking master {master} to take it in as \
+             one that has lost its data"
+        )));
+        request_admission(inner, (master, others[&master].clone())).await?;
+        take_part_anew(inner).await?;
+        return Ok(true);
+    }
+    let missing: BTreeSet<NodeId> = others
+        .keys()
+        .map(|node| **node)
+        .filter(|node| !answers.contains_key(node))
+        .collect();
+    inner.set_notice(Some(format!(
+        "this node's data went back, as when an old copy is put in its place; waiting for a master to take it in as one \
+         that has lost its data{}",
+        if missing.is_empty() { String::new() } else { format!(" (no answer from nodes {missing:?})") }
+    )));
+    if since.elapsed() < PATIENCE {
+        return Ok(false);
+    }
+    let mut standing: BTreeMap<NodeId, Standing> = answers
+        .iter()
+        .map(|(node, known)| {
+            (
+                *node,
+                Standing {
+                    takes_part: known.takes_part,
+                    last: known.last,
+                },
+            )
+        })
+        .collect();
+    let me = Standing {
+        takes_part: false,
+        last: inner.replica.journal.log_state().last,
+    };
+    standing.insert(inner.config.node, me);
+    let chosen = last_resort::chosen(inner.membership().get_joint_config(), &standing);
+    if !chosen.contains(&inner.config.node) {
+        return Ok(false);
+    }
+    tracing::error!(
+        ?standing,
+        "the data of so many nodes went back that those that remember more are no majority. All members are here, so what \
+         they have is all there is: this node takes part again, since its log is among the greatest. What was acknowledged \
+         after the copies were made may be lost"
+    );
+    take_part_anew(inner).await?;
+    Ok(true)
+}
+
+async fn take_part_anew(inner: &Inner) -> io::Result<()> {
+    inner.meetings.take_anew().await?;
+    inner.admission.give().await
 }
 
 /// True once this node takes part.
@@ -115,7 +216,7 @@ async fn round(inner: &Arc<Inner>, started: Instant) -> io::Result<bool> {
     }
     let mut agreed = 1;
     for node in answers {
-        let mut rpc = rpc(inner, node, &others[&node].peer);
+        let mut rpc = rpc(&inner.dial, node, others[&node]);
         let request = FoundRequest { founder: me };
         let consent = rpc.ask_json(kind::FOUND, &request);
         if let Ok(Ok(true)) = tokio::time::timeout(ANSWER_WITHIN, consent).await {
@@ -141,7 +242,7 @@ async fn found(inner: &Arc<Inner>) -> io::Result<()> {
 /// Asks everyone at once.
 async fn ask_all(inner: &Arc<Inner>, others: &BTreeMap<&NodeId, &NodeAddress>) -> Vec<(NodeId, io::Result<Knowledge>)> {
     let questions = others.iter().map(|(node, address)| async move {
-        let mut rpc = rpc(inner, **node, &address.peer);
+        let mut rpc = rpc(&inner.dial, **node, address);
         let answer = tokio::time::timeout(ANSWER_WITHIN, rpc.ask_json(kind::ASK, &())).await;
         (**node, answer.unwrap_or_else(|late| Err(late.into())))
     });
@@ -164,20 +265,20 @@ async fn ask_admission(inner: &Arc<Inner>, known: Knowledge) -> io::Result<bool>
         master.0
     )));
     request_admission(inner, master).await?;
-    inner.admission.give().await?;
+    take_part_anew(inner).await?;
     Ok(true)
 }
 
 async fn request_admission(inner: &Arc<Inner>, (master, address): (NodeId, NodeAddress)) -> io::Result<()> {
-    let mut rpc = rpc(inner, master, &address.peer);
+    let mut rpc = rpc(&inner.dial, master, &address);
+    if !inner.admission.is_given() {
+        // So that the number of its next life is higher than those that are known of it.
+        inner.meetings.meet(&mut rpc, master).await?;
+    }
     let request = AdmitRequest {
         node: inner.config.node,
         has_data: inner.admission.is_given(),
     };
     let admit = rpc.ask_json::<()>(kind::ADMIT, &request);
     tokio::time::timeout(ADMIT_WITHIN, admit).await?
-}
-
-fn rpc(inner: &Inner, node: NodeId, address: &str) -> Rpc {
-    Rpc::new(inner.dial.clone(), node, address.to_owned())
 }

@@ -11,6 +11,8 @@ use serde::{Serialize, de::DeserializeOwned};
 use crate::NodeAddress;
 use crate::entry::{decode_log_id, decode_vote, encode_log_id, encode_vote, from_parts, to_payload};
 use crate::founding::{AdmitRequest, FoundRequest, Knowledge};
+use crate::lives::{Noted, Point, Told};
+use crate::meeting::Meeting;
 use crate::snapshot::{self, Head};
 use crate::state_file::StateFile;
 use crate::types::{Batch, Entry, StoredMembership, Types, Vote, log_id};
@@ -153,6 +155,30 @@ fn is<T: Serialize + DeserializeOwned>(input: &[u8]) -> bool {
     true
 }
 
+fn meeting() -> Meeting {
+    let reached = Point {
+        vote: 5,
+        last: Some((4, 9)),
+    };
+    let noted = Noted {
+        start: 3,
+        life: 77,
+        anew: 0,
+        reached,
+    };
+    Meeting {
+        me: Told {
+            node: 2,
+            start: 4,
+            life: 78,
+            anew: 1,
+            takes_part: true,
+            found: reached,
+        },
+        notes: [(3, noted)].into(),
+    }
+}
+
 #[test]
 fn fuzz_rare_messages() {
     let json = |bytes: Bytes| bytes.to_vec();
@@ -160,7 +186,11 @@ fn fuzz_rare_messages() {
         to_json(&Knowledge {
             founded: true,
             master: Some((2, NodeAddress::new("b:2"))),
+            leads: true,
+            takes_part: true,
+            last: Some((3, 4)),
         }),
+        to_json(&meeting()),
         to_json(&FoundRequest { founder: 1 }),
         to_json(&AdmitRequest {
             node: 3,
@@ -193,6 +223,7 @@ fn fuzz_rare_messages() {
         .run(|input| {
             let kinds = [
                 is::<Knowledge>(input),
+                is::<Meeting>(input),
                 is::<FoundRequest>(input),
                 is::<AdmitRequest>(input),
                 is::<Opinion>(input),

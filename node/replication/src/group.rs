@@ -1,6 +1,6 @@
 //! One group as its node sees it: the door to the replicated state.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
@@ -23,6 +23,7 @@ use crate::growth::Growth;
 use crate::identity::{self, IdentityError};
 use crate::lease::Lease;
 use crate::log_store::{LogStore, cell};
+use crate::meeting::{self, Meetings};
 use crate::membership::{self, MembershipError};
 use crate::network::{Links, Network};
 use crate::pipeline::Pipeline;
@@ -48,6 +49,7 @@ pub(crate) struct Inner {
     pub(crate) lease: Arc<Lease>,
     pub(crate) failover: Arc<Failover>,
     pub(crate) admission: Admission,
+    pub(crate) meetings: Arc<Meetings>,
     pub(crate) dial: Arc<dyn Dial>,
     pub(crate) role: watch::Sender<Role>,
     pub(crate) pipeline: Arc<Pipeline>,
@@ -107,6 +109,9 @@ impl Group {
         config.validate()?;
         identity::check(&journal, &config).await?;
         let admission = Admission::new(journal.clone());
+        let meetings = Meetings::open(config.node, journal.clone(), admission.clone())
+            .await
+            .map_err(|error| StartError::Replication(format!("the number of this start is not on disk: {error}")))?;
         let has_voted = journal.cell(cell::VOTE).is_some();
         let silence_ms = if has_voted { config.election_timeout_max_ms } else { 0 };
         let (events, received) = mpsc::unbounded_channel();
@@ -132,6 +137,7 @@ impl Group {
             replica: replica.clone(),
             lease: lease.clone(),
             failover: failover.clone(),
+            meetings: meetings.clone(),
             append_requests_max: config.append_requests_max,
             commit_hold: Duration::from_millis(config.commit_hold_ms),
         };
@@ -151,6 +157,7 @@ impl Group {
             lease,
             failover,
             admission,
+            meetings,
             dial,
             role: watch::Sender::new(Role::Slave { term: 0, master: None }),
             votes_from: Instant::now() + Duration::from_millis(silence_ms),
@@ -164,6 +171,7 @@ impl Group {
         let tasks = vec![
             tokio::spawn(master::watch(inner.clone())),
             tokio::spawn(inner.pipeline.clone().run(inner.raft.clone(), inner.role.subscribe())),
+            tokio::spawn(meeting::run(inner.clone())),
             tokio::spawn(founding::run(inner.clone())),
             tokio::spawn(failover::run(inner.clone())),
             tokio::spawn(housekeeping::run(inner.clone())),
@@ -332,6 +340,17 @@ impl Inner {
             .clone()
     }
 
+    /// All other members with their addresses; the configured ones where no group is known here yet.
+    pub(crate) fn others(&self) -> BTreeMap<NodeId, NodeAddress> {
+        let membership = self.membership();
+        let mut others: BTreeMap<_, _> = membership.nodes().map(|(id, node)| (*id, node.clone())).collect();
+        if others.is_empty() {
+            others.clone_from(&self.config.members);
+        }
+        others.remove(&self.config.node);
+        others
+    }
+
     /// Who is master, if known here; this node too.
     pub(crate) fn master(&self) -> Option<(NodeId, NodeAddress)> {
         let metrics = self.raft.metrics();
@@ -436,8 +455,9 @@ fn raft_config(config: &Config) -> Result<openraft::Config, StartError> {
         quorum_loss_probe_interval: Some(3 * config.election_timeout_max_ms),
         enable_pre_vote: Some(true),
         enable_leader_restore: Some(false),
-        // A slave whose disk has lost what it had synced comes back with less than it has acknowledged. It gets that
-        // again; the master must neither stop nor leave it behind for ever.
+        // A slave comes back with less than it has acknowledged where it was taken in anew (meeting.rs) before the master
+        // has forgotten how far it was. It gets that again; the master must neither stop nor leave it behind for ever.
+        // That its data went back does no harm is not openraft's concern: such a node is no voter then.
         allow_log_reversion: Some(true),
         ..openraft::Config::default()
     };

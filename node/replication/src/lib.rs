@@ -43,8 +43,11 @@ mod founding;
 mod growth;
 mod housekeeping;
 mod identity;
+mod last_resort;
 mod lease;
+mod lives;
 mod master;
+mod meeting;
 mod membership;
 
 #[cfg(test)]

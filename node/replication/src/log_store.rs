@@ -22,10 +22,14 @@ pub(crate) mod cell {
     pub(crate) const COMMITTED: u8 = 2;
     /// Whose data this is: group and node.
     pub(crate) const IDENTITY: u8 = 3;
-    /// Present once this node may vote and acknowledge (founding.rs).
+    /// Whether this node may vote and acknowledge, once that was decided (admission.rs).
     pub(crate) const ADMITTED: u8 = 4;
     /// Written in front of a state file, so that the log up to it is on disk first (snapshot.rs).
     pub(crate) const SNAPSHOT: u8 = 5;
+    /// The number of the last start, and of the one under which it was taken in anew (meeting.rs).
+    pub(crate) const STARTS: u8 = 6;
+    /// What is known of the other members' lives (meeting.rs).
+    pub(crate) const LIVES: u8 = 7;
 }
 
 /// openraft's log storage.

@@ -37,6 +37,9 @@ pub(crate) async fn watch(inner: Arc<Inner>) {
                 seen = Some(key);
                 update_lease(&inner, &now);
             }
+            if let Some(matched) = &now.replication {
+                inner.meetings.acknowledged(now.current_term, matched);
+            }
             let is_doubtful = doubt.lasts(&inner, is_leader(inner.config.node, &now));
             let role = role(&inner, &now, is_doubtful);
             is_master = role.is_master();

@@ -5,6 +5,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use futures_util::stream::{self, Stream, StreamExt};
 use openraft::OptionalSend;
 use openraft::base::{BoxFuture, BoxStream};
@@ -16,6 +17,7 @@ use openraft::raft::{
     AppendEntriesRequest, SnapshotResponse, StreamAppendResult, TransferLeaderRequest, TransferLeaderResponse,
     VoteRequest, VoteResponse,
 };
+use serde::{Serialize, de::DeserializeOwned};
 
 use crate::append_session::AppendSession;
 use crate::config::{NodeAddress, NodeId};
@@ -23,12 +25,13 @@ use crate::dial::Dial;
 use crate::event::GroupEvent;
 use crate::failover::Failover;
 use crate::lease::Lease;
+use crate::meeting::Meetings;
 use crate::purpose;
 use crate::replica::Replica;
 use crate::rpc::{Connection, Rpc, unexpected};
 use crate::snapshot::{self, SendError, StateSnapshot};
 use crate::types::{Types, Vote};
-use crate::wire::{decode_appended, encode_append, from_json, kind, room_of};
+use crate::wire::{decode_appended, encode_append, from_json, kind, room_of, to_json};
 
 /// What every connection of this node needs.
 pub(crate) struct Links {
@@ -36,6 +39,7 @@ pub(crate) struct Links {
     pub(crate) replica: Arc<Replica>,
     pub(crate) lease: Arc<Lease>,
     pub(crate) failover: Arc<Failover>,
+    pub(crate) meetings: Arc<Meetings>,
     /// Append requests without an answer, per slave.
     pub(crate) append_requests_max: usize,
     /// How long a mere commit mark waits for entries to carry it.
@@ -84,8 +88,34 @@ impl Peer {
         }
     }
 
+    /// Makes sure that both have met: what a node answers whose life is not known here must not count.
+    async fn meet(&mut self) -> io::Result<()> {
+        self.links.meetings.ensure(&mut self.rpc, self.target).await
+    }
+
+    /// Asks; once more where the other one has been started since both met.
+    async fn ask(&mut self, kind: u8, request: &[Bytes]) -> io::Result<(u8, Bytes)> {
+        self.meet().await?;
+        match self.rpc.ask(kind, request).await? {
+            (kind::UNMET, _) => {
+                self.links.meetings.forget(self.target);
+                self.meet().await?;
+                self.rpc.ask(kind, request).await
+            }
+            answer => Ok(answer),
+        }
+    }
+
+    async fn ask_json<T: DeserializeOwned>(&mut self, kind: u8, request: &impl Serialize) -> io::Result<T> {
+        match self.ask(kind, &[to_json(request)?]).await? {
+            (kind::ANSWER, answer) => from_json(&answer),
+            (other, _) => Err(unexpected(other)),
+        }
+    }
+
     /// The kept append connection, or a new one.
     pub(crate) async fn append_connection(&mut self) -> io::Result<Connection> {
+        self.meet().await?;
         match self.append.take() {
             Some(connection) => Ok(connection),
             None => {
@@ -102,7 +132,7 @@ impl Peer {
     async fn heartbeat(&mut self, request: AppendEntriesRequest<Types>) -> io::Result<StreamAppendResult<Types>> {
         let (term, prev) = (request.vote.leader_id.term, request.prev_log_id);
         let sent = Instant::now();
-        match self.rpc.ask(kind::APPEND, &encode_append(request)?).await? {
+        match self.ask(kind::APPEND, &encode_append(request)?).await? {
             (kind::APPENDED, answer) => {
                 self.note_room(&answer);
                 let result = decode_appended(answer, prev)?;
@@ -146,7 +176,8 @@ impl Peer {
         io::Error::other(text)
     }
 
-    async fn send_snapshot(&self, vote: Vote, snapshot: SnapshotOf) -> io::Result<SnapshotResponse<Types>> {
+    async fn send_snapshot(&mut self, vote: Vote, snapshot: SnapshotOf) -> io::Result<SnapshotResponse<Types>> {
+        self.meet().await?;
         let stream = self
             .links
             .dial
@@ -163,7 +194,7 @@ impl Peer {
         // When the other side refuses half-way, its reason tells more than the broken pipe.
         match connection.reader.read().await {
             Ok(Some((kind::ANSWER, answer))) => from_json(&answer),
-            Ok(Some((kind::REFUSED, reason))) => Err(io::Error::other(format!(
+            Ok(Some((kind::REFUSED | kind::UNMET, reason))) => Err(io::Error::other(format!(
                 "node {} refuses the snapshot: {}",
                 self.target,
                 String::from_utf8_lossy(&reason)
@@ -214,13 +245,15 @@ impl NetVote<Types> for Peer {
         _: RPCOption,
     ) -> Result<VoteResponse<Types>, RPCError<Types>> {
         // The master did not hand over: each voter goes by its own evidence.
-        if self.links.failover.stands_for(request.vote.leader_id.term) {
+        let term = request.vote.leader_id.term;
+        if self.links.failover.stands_for(term) {
             request.leadership_transfer = false;
         }
-        self.rpc
-            .ask_json(kind::VOTE, &request)
-            .await
-            .map_err(|error| unreachable_peer(&error))
+        let answer: io::Result<VoteResponse<Types>> = self.ask_json(kind::VOTE, &request).await;
+        if answer.as_ref().is_ok_and(|answer| answer.vote_granted) {
+            self.links.meetings.granted(self.target, term);
+        }
+        answer.map_err(|error| unreachable_peer(&error))
     }
 
     /// An error when unreachable: no answer is no consent.
@@ -229,8 +262,7 @@ impl NetVote<Types> for Peer {
         request: VoteRequest<Types>,
         _: RPCOption,
     ) -> Result<VoteResponse<Types>, RPCError<Types>> {
-        self.rpc
-            .ask_json(kind::PRE_VOTE, &request)
+        self.ask_json(kind::PRE_VOTE, &request)
             .await
             .map_err(|error| unreachable_peer(&error))
     }
@@ -242,8 +274,7 @@ impl NetTransferLeader<Types> for Peer {
         request: TransferLeaderRequest<Types>,
         _: RPCOption,
     ) -> Result<TransferLeaderResponse<Types>, RPCError<Types>> {
-        self.rpc
-            .ask_json(kind::TRANSFER, &request)
+        self.ask_json(kind::TRANSFER, &request)
             .await
             .map_err(|error| unreachable_peer(&error))
     }

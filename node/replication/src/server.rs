@@ -13,6 +13,7 @@ use openraft::raft::{
 };
 use openraft::storage::Snapshot;
 
+use crate::config::NodeId;
 use crate::failover::{self, Hearing};
 use crate::founding::{AdmitRequest, FoundRequest, Knowledge};
 use crate::group::Inner;
@@ -27,10 +28,11 @@ use crate::wire::{decode_append, encode_appended, from_json, kind, to_json, with
 /// Serves one accepted stream until it ends.
 pub(crate) async fn serve(inner: &Arc<Inner>, purpose: Purpose, peer: PeerName, stream: PeerStream) {
     let connection = Connection::new(stream);
+    let node = peer.node();
     let served = match purpose {
-        purpose::APPEND => serve_append(inner, connection).await,
-        purpose::RPC => serve_rpc(inner, connection).await,
-        purpose::SNAPSHOT => serve_snapshot(inner, connection).await,
+        purpose::APPEND => serve_append(inner, node, connection).await,
+        purpose::RPC => serve_rpc(inner, node, connection).await,
+        purpose::SNAPSHOT => serve_snapshot(inner, node, connection).await,
         other => Err(io::Error::other(format!("purpose {} is not replication's", other.0))),
     };
     if let Err(error) = served {
@@ -39,10 +41,10 @@ pub(crate) async fn serve(inner: &Arc<Inner>, purpose: Purpose, peer: PeerName, 
 }
 
 /// Feeds append requests to openraft as they come; answers go back in order.
-async fn serve_append(inner: &Arc<Inner>, connection: Connection) -> io::Result<()> {
+async fn serve_append(inner: &Arc<Inner>, peer: NodeId, connection: Connection) -> io::Result<()> {
     let Connection { reader, mut writer } = connection;
-    if let Some(reason) = refusal(inner) {
-        return refuse(&mut writer, &reason).await;
+    if let Some((kind, reason)) = refusal(inner, peer) {
+        return refuse(&mut writer, kind, &reason).await;
     }
     let (replica, lease) = (inner.replica.clone(), inner.lease.clone());
     // Two hold it, so that its end is that of this function: by then the log has all that has come.
@@ -76,7 +78,14 @@ async fn serve_append(inner: &Arc<Inner>, connection: Connection) -> io::Result<
         }
     });
     let mut answers = pin!(inner.raft.stream_append(requests).ready_chunks(ANSWERS_AT_ONCE_MAX));
-    while let Some(ready) = answers.next().await {
+    let mut lost = pin!(inner.admission.until_lost());
+    loop {
+        let ready = tokio::select! {
+            biased;
+            () = &mut lost => break,
+            ready = answers.next() => ready,
+        };
+        let Some(ready) = ready else { break };
         let free_bytes = inner.replica.journal.free_bytes();
         for answer in ready {
             let answer = answer.map_err(io::Error::other)?;
@@ -99,12 +108,16 @@ fn entry_bytes(entry: &crate::types::Entry) -> usize {
 }
 
 /// Answers one request after the other.
-async fn serve_rpc(inner: &Arc<Inner>, mut connection: Connection) -> io::Result<()> {
+async fn serve_rpc(inner: &Arc<Inner>, peer: NodeId, mut connection: Connection) -> io::Result<()> {
     let hearing = inner.failover.hearing();
     while let Some((kind, request)) = connection.reader.read().await.map_err(io::Error::other)? {
-        let (kind, answer) = match answer(inner, &hearing, kind, request).await {
-            Ok(answer) => answer,
-            Err(error) => (kind::REFUSED, Bytes::from(error.to_string())),
+        let refusal = refusal(inner, peer).filter(|_| !NEED_NO_MEETING.contains(&kind));
+        let (kind, answer) = match refusal {
+            Some((kind, reason)) => (kind, Bytes::from(reason)),
+            None => match answer(inner, &hearing, peer, kind, request).await {
+                Ok(answer) => answer,
+                Err(error) => (kind::REFUSED, Bytes::from(error.to_string())),
+            },
         };
         connection.writer.queue(kind, &[answer]).map_err(io::Error::other)?;
         connection.writer.flush().await.map_err(io::Error::other)?;
@@ -112,13 +125,17 @@ async fn serve_rpc(inner: &Arc<Inner>, mut connection: Connection) -> io::Result
     Ok(())
 }
 
-async fn answer(inner: &Arc<Inner>, hearing: &Hearing, kind: u8, request: Bytes) -> io::Result<(u8, Bytes)> {
+/// Questions that are answered to anybody of the group, also by a node that takes no part.
+const NEED_NO_MEETING: [u8; 4] = [kind::ASK, kind::FOUND, kind::ADMIT, kind::MEET];
+
+async fn answer(
+    inner: &Arc<Inner>,
+    hearing: &Hearing,
+    peer: NodeId,
+    kind: u8,
+    request: Bytes,
+) -> io::Result<(u8, Bytes)> {
     let raft = &inner.raft;
-    if !matches!(kind, kind::ASK | kind::FOUND | kind::ADMIT)
-        && let Some(reason) = refusal(inner)
-    {
-        return Err(io::Error::other(reason));
-    }
     let answer = match kind {
         kind::APPEND => {
             let request = decode_append(request)?;
@@ -157,6 +174,7 @@ async fn answer(inner: &Arc<Inner>, hearing: &Hearing, kind: u8, request: Bytes)
             to_json(&raft.handle_transfer_leader(request).await.map_err(io::Error::other)?)
         }
         kind::IS_DEAD => to_json(&failover::opinion(inner, from_json(&request)?)),
+        kind::MEET => to_json(&inner.meetings.answer(peer, from_json(&request)?).await?),
         kind::ASK => to_json(&knowledge(inner).await?),
         kind::FOUND => to_json(&consent(inner, from_json(&request)?).await?),
         kind::ADMIT => {
@@ -189,6 +207,9 @@ async fn knowledge(inner: &Inner) -> io::Result<Knowledge> {
     Ok(Knowledge {
         founded,
         master: inner.master(),
+        leads: inner.role.borrow().is_master() && inner.lease.holds(),
+        takes_part: inner.admission.is_given(),
+        last: inner.replica.journal.log_state().last,
     })
 }
 
@@ -203,10 +224,10 @@ async fn consent(inner: &Inner, request: FoundRequest) -> io::Result<bool> {
     Ok(true)
 }
 
-async fn serve_snapshot(inner: &Arc<Inner>, connection: Connection) -> io::Result<()> {
+async fn serve_snapshot(inner: &Arc<Inner>, peer: NodeId, connection: Connection) -> io::Result<()> {
     let Connection { mut reader, mut writer } = connection;
-    if let Some(reason) = refusal(inner) {
-        return refuse(&mut writer, &reason).await;
+    if let Some((kind, reason)) = refusal(inner, peer) {
+        return refuse(&mut writer, kind, &reason).await;
     }
     let head = match reader.read().await.map_err(io::Error::other)? {
         Some((kind::SNAPSHOT, head)) => head,
@@ -218,7 +239,7 @@ async fn serve_snapshot(inner: &Arc<Inner>, connection: Connection) -> io::Resul
         Ok(received) => received,
         Err(error) => {
             tracing::warn!(%error, "receiving a snapshot failed");
-            return refuse(&mut writer, &error.to_string()).await;
+            return refuse(&mut writer, kind::REFUSED, &error.to_string()).await;
         }
     };
     let response = if log_contains(inner, &head.meta).await? {
@@ -259,23 +280,33 @@ async fn log_contains(inner: &Inner, meta: &SnapshotMeta) -> io::Result<bool> {
     Ok(contains)
 }
 
-/// Why this node must not vote or acknowledge, if so.
-fn refusal(inner: &Inner) -> Option<String> {
-    if inner.admission.is_given() {
+/// Why this node must not vote or acknowledge to that one, if so, and the kind of frame that says it.
+fn refusal(inner: &Inner, peer: NodeId) -> Option<(u8, String)> {
+    let me = inner.config.node;
+    if !inner.admission.is_given() {
+        let lack = if inner.admission.is_lost() {
+            "has lost data"
+        } else {
+            "has no data"
+        };
+        let reason = format!("node {me} {lack} and waits to be admitted to the group");
+        return Some((kind::REFUSED, reason));
+    }
+    if inner.meetings.has_met(peer) {
         return None;
     }
-    Some(format!(
-        "node {} has no data and waits to be admitted to the group",
-        inner.config.node
-    ))
+    inner.meetings.forget(peer);
+    let reason = format!("node {me} was started, and node {peer} does not know that yet");
+    Some((kind::UNMET, reason))
 }
 
 async fn refuse<W: tokio::io::AsyncWrite + Unpin>(
     writer: &mut ferrymq_transport::FrameWriter<W>,
+    kind: u8,
     reason: &str,
 ) -> io::Result<()> {
     writer
-        .queue(kind::REFUSED, &[Bytes::copy_from_slice(reason.as_bytes())])
+        .queue(kind, &[Bytes::copy_from_slice(reason.as_bytes())])
         .map_err(io::Error::other)?;
     writer.flush().await.map_err(io::Error::other)
 }

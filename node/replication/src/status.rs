@@ -17,6 +17,8 @@ pub struct GroupStatus {
     pub group: String,
     /// This node.
     pub node: NodeId,
+    /// How many times this node was started with its data, this time included; see docs/adr/0014.
+    pub start: u64,
     /// `"master"`, `"slave"`, `"founding"` or `"waiting"` (see [`GroupStatus::notice`]).
     pub role: &'static str,
     /// The highest term known here.
@@ -123,6 +125,7 @@ pub(crate) fn collect(inner: &Inner) -> GroupStatus {
     GroupStatus {
         group: inner.config.group.clone(),
         node: inner.config.node,
+        start: inner.meetings.start(),
         role: match &role {
             Role::Master { .. } => "master",
             Role::Slave { .. } if !inner.admission.is_given() => "waiting",

@@ -34,6 +34,10 @@ pub(crate) mod kind {
     pub(crate) const FOUND: u8 = 7;
     /// I have no data: let me take part.
     pub(crate) const ADMIT: u8 = 8;
+    /// Which life of mine do you know? (meeting.rs)
+    pub(crate) const MEET: u8 = 12;
+    /// No answer before we have met, and a reason in UTF-8.
+    pub(crate) const UNMET: u8 = 13;
     /// The JSON answer to any of those above, except [`APPEND`].
     pub(crate) const ANSWER: u8 = 9;
     /// No answer, but a reason in UTF-8.
