@@ -4,7 +4,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use ferrymq_console::{Answer, Gate, Health, Login, NewMember, Refusal, RefusalKind, Source, Wish};
 use ferrymq_protocol::RefusalKind as Reason;
-use ferrymq_replication::{Group, NodeAddress, Role};
+use ferrymq_replication::{Group, MembershipError, NodeAddress, Role};
 use serde_json::{Value, json};
 use tokio::sync::{oneshot, watch};
 
@@ -136,6 +136,25 @@ impl NodeSource {
     }
 }
 
+impl NodeSource {
+    fn refuse_change(&self, error: &MembershipError) -> Refusal {
+        let kind = match error {
+            MembershipError::Unknown(_) => RefusalKind::NotFound,
+            MembershipError::InUse(_)
+            | MembershipError::IsMaster(_)
+            | MembershipError::InProgress
+            | MembershipError::Adding(_)
+            | MembershipError::NotReached { .. }
+            | MembershipError::Foreign { .. } => RefusalKind::Conflict,
+            _ => return self.refuse(error),
+        };
+        Refusal {
+            kind,
+            text: error.to_string(),
+        }
+    }
+}
+
 impl Gate for Doorkeeper {
     fn admit<'a>(&'a self, from: SocketAddr, login: Option<Login>, wish: Wish) -> Answer<'a, Result<(), Refusal>> {
         Box::pin(async move {
@@ -221,12 +240,27 @@ impl Source for NodeSource {
                     .collect(),
                 link: member.link,
                 admin: member.admin,
+                provisional: false,
             };
-            self.group
-                .add_node(node, address)
-                .await
-                .map_err(|error| self.refuse(error))?;
-            Ok(json!({ "added": node }))
+            let begun = self.group.begin_add(node, address).await;
+            begun.map_err(|error| self.refuse_change(&error))?;
+            Ok(json!({ "adding": node }))
+        })
+    }
+
+    fn member(&self, node: u64) -> Answer<'_, Result<Value, Refusal>> {
+        Box::pin(async move {
+            let found = self
+                .group
+                .join_progress(node)
+                .map_err(|error| self.refuse_change(&error))?;
+            let Some(progress) = found else {
+                let unknown = MembershipError::Unknown(node);
+                return Err(self.refuse_change(&unknown));
+            };
+            let mut told = serde_json::to_value(progress).unwrap_or_default();
+            told["node"] = json!(node);
+            Ok(told)
         })
     }
 
@@ -240,7 +274,8 @@ impl Source for NodeSource {
 
     fn remove_member(&self, node: u64) -> Answer<'_, Result<Value, Refusal>> {
         Box::pin(async move {
-            self.group.remove_node(node).await.map_err(|error| self.refuse(error))?;
+            let removed = self.group.remove_node(node).await;
+            removed.map_err(|error| self.refuse_change(&error))?;
             Ok(json!({ "removed": node }))
         })
     }

@@ -313,6 +313,7 @@ pub(crate) fn address(member: &Member) -> NodeAddress {
             .collect(),
         link: member.link.clone(),
         admin: member.admin.clone(),
+        provisional: false,
     }
 }
 

@@ -25,6 +25,7 @@ pub mod ports;
 pub mod python;
 pub mod scratch;
 pub mod skip;
+pub mod slow_line;
 pub mod wait;
 
 pub use group::GroupOfNodes;

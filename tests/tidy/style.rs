@@ -6,13 +6,14 @@ use crate::sources::{files, none};
 const LINES_MAX: usize = 800;
 
 /// Where time may pass in tests: where a condition is waited for with a deadline, load that runs until it is told to
-/// stop, consumers whose work takes time, who asks and delays all the time, and a broker that shall come to rest before it
-/// is measured.
-const MAY_SLEEP: [&str; 10] = [
+/// stop, consumers whose work takes time, who asks and delays all the time, a line that is slow, and a broker that shall
+/// come to rest before it is measured.
+const MAY_SLEEP: [&str; 11] = [
     "tests/bench/compare/brokers.rs",
     "tests/chaos/src/netem.rs",
     "tests/chaos/src/stream.rs",
     "tests/chaos/src/watch.rs",
+    "tests/src/slow_line.rs",
     "tests/src/wait.rs",
     "tests/src/load.rs",
     "tests/tests/sharing.rs",

@@ -6,7 +6,8 @@
 //! POST   /api/step-down     {"to": 2} or no body
 //! POST   /api/reclaim       {"group": "south"}, by name or id
 //! POST   /api/forget-group  {"group": "south", "dry_run": true}
-//! POST   /api/members       {"node": 4, "peer": "host:port", …}
+//! POST   /api/members       {"node": 4, "peer": "host:port", …}: 202, it is reached and catches up
+//! GET    /api/members/4     {"node": 4, "state": "catching_up", "lag_entries": 12, …}
 //! DELETE /api/members/4
 //! ```
 //!
@@ -24,7 +25,7 @@ use axum::{
     http::{HeaderValue, Method, StatusCode, header},
     middleware::{self, Next},
     response::{IntoResponse, Response},
-    routing::{delete, get, post},
+    routing::{get, post},
 };
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, json};
@@ -57,7 +58,7 @@ pub(crate) fn router(source: Arc<dyn Source>, gate: Arc<dyn Gate>, guard: Guard)
         .route("/api/reclaim", post(reclaim))
         .route("/api/forget-group", post(forget_group))
         .route("/api/members", post(add_member))
-        .route("/api/members/{node}", delete(remove_member))
+        .route("/api/members/{node}", get(member).delete(remove_member))
         .fallback(async || refusal(RefusalKind::NotFound, "there is nothing at this path"))
         .method_not_allowed_fallback(async || refusal(RefusalKind::Method, "this path does not take this method"))
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
@@ -154,19 +155,23 @@ async fn forget_group(State(source): Node, body: Bytes) -> Result<Json<Value>, R
     source.forget_group(wanted.group, wanted.dry_run).await.map(Json)
 }
 
-async fn add_member(State(source): Node, body: Bytes) -> Result<Json<Value>, Refusal> {
+async fn add_member(State(source): Node, body: Bytes) -> Result<(StatusCode, Json<Value>), Refusal> {
     let member: NewMember = parse(&body)?;
-    source.add_member(member).await.map(Json)
+    let begun = source.add_member(member).await?;
+    Ok((StatusCode::ACCEPTED, Json(begun)))
+}
+
+async fn member(State(source): Node, Path(node): Path<String>) -> Result<Json<Value>, Refusal> {
+    source.member(number(&node)?).await.map(Json)
 }
 
 async fn remove_member(State(source): Node, Path(node): Path<String>) -> Result<Json<Value>, Refusal> {
-    let Ok(node) = node.parse() else {
-        return Err(refusal(
-            RefusalKind::Invalid,
-            &format!("{node:?} is not a node's number"),
-        ));
-    };
-    source.remove_member(node).await.map(Json)
+    source.remove_member(number(&node)?).await.map(Json)
+}
+
+fn number(node: &str) -> Result<u64, Refusal> {
+    let wrong = |_| refusal(RefusalKind::Invalid, &format!("{node:?} is not a node's number"));
+    node.parse().map_err(wrong)
 }
 
 fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Refusal> {

@@ -113,8 +113,9 @@ pub(crate) struct Connection {
 impl Connection {
     fn look_for_head_end(&mut self, bytes: &[u8]) {
         for byte in bytes {
+            // What follows is the body.
             if self.matched == HEAD_END.len() {
-                return;
+                break;
             }
             self.matched = match *byte == HEAD_END[self.matched] {
                 true => self.matched + 1,
@@ -156,5 +157,25 @@ impl AsyncWrite for Connection {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    /// An answer may take longer than a head: also one to a request whose body comes along with its head.
+    #[tokio::test]
+    async fn a_body_behind_the_head_leaves_the_time_for_the_answer() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let mut bounded = Bounded::new(listener, 1, Cuts::default());
+        let (mut connection, _) = bounded.accept().await;
+        client.write_all(b"POST / HTTP/1.1\r\n\r\n{}").await.unwrap();
+        let mut request = [0; 21];
+        connection.read_exact(&mut request).await.unwrap();
+        assert!(connection.deadline.deadline() > Instant::now() + HEAD_MAX);
     }
 }

@@ -21,8 +21,12 @@ pub trait Source: Send + Sync + 'static {
     /// Hands mastership to `to`, or to the slave that is furthest along. Answers what was done.
     fn step_down(&self, to: Option<u64>) -> Answer<'_, Result<Value, Refusal>>;
 
-    /// Adds a node to the group; returns once it votes.
+    /// Begins to add a node to the group; returns once it is reached. See [`Source::member`] for what becomes of it.
     fn add_member(&self, member: NewMember) -> Answer<'_, Result<Value, Refusal>>;
+
+    /// How far a node is that was added: `state` is `reaching`, `catching_up`, `voting`, `voter` or `failed`, with what goes
+    /// with it. Only the master knows.
+    fn member(&self, node: u64) -> Answer<'_, Result<Value, Refusal>>;
 
     /// Takes back what is under offer to a group that is lost for good, by name or id. Answers how much that was.
     fn reclaim(&self, group: String) -> Answer<'_, Result<Value, Refusal>>;

@@ -59,6 +59,11 @@ impl Source for Recorder {
         Box::pin(async { Ok(json!({})) })
     }
 
+    fn member(&self, node: u64) -> Answer<'_, Result<Value, Refusal>> {
+        self.note(format!("how far is {node}"));
+        Box::pin(async { Ok(json!({ "state": "voter" })) })
+    }
+
     fn reclaim(&self, group: String) -> Answer<'_, Result<Value, Refusal>> {
         self.note(format!("reclaim {group}"));
         Box::pin(async { Ok(json!({})) })
@@ -186,7 +191,10 @@ async fn changes_reach_the_node_as_they_were_meant() {
         (409, refused)
     );
     ask(node.address, "POST /api/step-down", CHANGE, r#"{"to":3}"#).await;
-    ask(node.address, "POST /api/members", CHANGE, r#"{"node":4,"peer":"h:1"}"#).await;
+    let four = r#"{"node":4,"peer":"h:1"}"#;
+    assert_eq!(ask(node.address, "POST /api/members", CHANGE, four).await.0, 202);
+    let voter = json!({ "state": "voter" });
+    assert_eq!(ask(node.address, "GET /api/members/4", "", "").await, (200, voter));
     assert_eq!(ask(node.address, "DELETE /api/members/2", CHANGE, "").await.0, 200);
     ask(node.address, "POST /api/reclaim", CHANGE, r#"{"group":"south"}"#).await;
     let dry = r#"{"group":"south","dry_run":true}"#;
@@ -199,6 +207,7 @@ async fn changes_reach_the_node_as_they_were_meant() {
             "step down to None",
             "step down to Some(3)",
             "add 4 at h:1",
+            "how far is 4",
             "remove 2",
             "reclaim south",
             "forget south true",
@@ -222,6 +231,7 @@ async fn bad_requests_are_told_why_and_never_reach_the_node() {
         ),
         ("POST /api/step-down", CHANGE, "[", 400, "invalid"),
         ("DELETE /api/members/two", CHANGE, "", 400, "invalid"),
+        ("GET /api/members/two", "", "", 400, "invalid"),
         ("DELETE /api/members", CHANGE, "", 405, "method"),
         ("GET /nothing", "", "", 404, "not_found"),
         (
@@ -263,6 +273,7 @@ async fn nothing_but_health_is_answered_before_the_gate_has_been_asked() {
     let (boss, user, flood) = ("Basic Ym9zczpwdw==", "Basic dXNlcjpwdw==", "Basic Zmxvb2Q6eA==");
     let looks = [
         "GET /api/status",
+        "GET /api/members/4",
         "GET /",
         "GET /nowhere",
         "GET /api/health/",

@@ -23,6 +23,9 @@ pub struct NodeAddress {
     /// `host:port` of the console.
     #[serde(default)]
     pub admin: Option<String>,
+    /// The node is being added by an operator and does not vote yet: it goes again if it does not get that far.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub provisional: bool,
 }
 
 impl NodeAddress {
@@ -118,6 +121,8 @@ pub struct Config {
     pub commit_hold_ms: u64,
     /// Time-out for a connection to a peer.
     pub dial_timeout_ms: u64,
+    /// A node that is being added and gives no sign of life for so long is taken out again.
+    pub join_patience_ms: u64,
     /// How long sending a snapshot may take in all.
     pub snapshot_timeout_ms: u64,
     /// How often sparse segments are looked for.
@@ -155,6 +160,7 @@ impl Config {
             store_limit_bytes: u64::MAX,
             commit_hold_ms: 2,
             dial_timeout_ms: 1_000,
+            join_patience_ms: 10_000,
             snapshot_timeout_ms: 600_000,
             stragglers_interval_ms: 5_000,
         }

@@ -37,6 +37,12 @@ pub(crate) struct Knowledge {
     /// Term and index of its last log entry.
     #[serde(default)]
     pub(crate) last: Option<(u64, u64)>,
+    /// The id of its group, 0 where it has none yet.
+    #[serde(default)]
+    pub(crate) group_id: u64,
+    /// What it waits for.
+    #[serde(default)]
+    pub(crate) notice: Option<String>,
 }
 
 /// `FOUND`: may this node found the group?

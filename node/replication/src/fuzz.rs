@@ -189,6 +189,8 @@ fn fuzz_rare_messages() {
             leads: true,
             takes_part: true,
             last: Some((3, 4)),
+            group_id: 7,
+            notice: Some("waiting".to_owned()),
         }),
         to_json(&meeting()),
         to_json(&FoundRequest { founder: 1 }),

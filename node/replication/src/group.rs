@@ -21,6 +21,7 @@ use crate::event::GroupEvent;
 use crate::failover::{self, Failover};
 use crate::growth::Growth;
 use crate::identity::{self, IdentityError};
+use crate::joining::{self, JoinProgress, Joining};
 use crate::lease::Lease;
 use crate::log_store::{LogStore, cell};
 use crate::meeting::{self, Meetings};
@@ -58,7 +59,9 @@ pub(crate) struct Inner {
     pub(crate) votes_from: Instant,
     /// For the operator; shown in status.
     notice: Mutex<Option<String>>,
-    /// Nodes on their way to being voters.
+    /// The node that an operator adds.
+    pub(crate) adding: Joining,
+    /// Nodes that have asked, on their way to being voters.
     joining: Mutex<BTreeSet<NodeId>>,
     /// The term in which mastership is being handed over; 0 for none.
     handing_over: AtomicU64,
@@ -162,6 +165,7 @@ impl Group {
             role: watch::Sender::new(Role::Slave { term: 0, master: None }),
             votes_from: Instant::now() + Duration::from_millis(silence_ms),
             notice: Mutex::new(None),
+            adding: Joining::new(),
             joining: Mutex::new(BTreeSet::new()),
             handing_over: AtomicU64::new(0),
             closing: AtomicBool::new(false),
@@ -175,6 +179,7 @@ impl Group {
             tokio::spawn(founding::run(inner.clone())),
             tokio::spawn(failover::run(inner.clone())),
             tokio::spawn(housekeeping::run(inner.clone())),
+            tokio::spawn(joining::tidy_up(inner.clone())),
         ];
         *inner.tasks.lock().expect("no code panics under this lock") = tasks;
         Ok((Group { inner }, received))
@@ -273,10 +278,22 @@ impl Group {
         membership::step_down(&self.inner, to).await
     }
 
-    /// Adds a node: it catches up, then votes. Only on the master; the node must be running and list this group's
-    /// members. Refuses an id that is in use.
+    /// Begins to add a node: returns once it was reached, is that very node, and is a member without a vote. It goes on by
+    /// itself, see [`Group::join_progress`]: the node catches up as long as it takes, then votes, or is taken out again.
+    /// Only on the master, one node at a time. Refuses an id that is in use.
+    pub async fn begin_add(&self, id: NodeId, address: NodeAddress) -> Result<(), MembershipError> {
+        joining::begin(&self.inner, id, address).await
+    }
+
+    /// How far a node is that is being added or was added; none for one that is no member. Only on the master.
+    pub fn join_progress(&self, id: NodeId) -> Result<Option<JoinProgress>, MembershipError> {
+        joining::progress(&self.inner, id)
+    }
+
+    /// [`Group::begin_add`], and waits until the node votes.
     pub async fn add_node(&self, id: NodeId, address: NodeAddress) -> Result<(), MembershipError> {
-        membership::add(&self.inner, id, address).await
+        joining::begin(&self.inner, id, address).await?;
+        joining::ended(&self.inner, id).await
     }
 
     /// Removes a node. Only on the master, and never the master itself.
@@ -449,9 +466,6 @@ fn raft_config(config: &Config) -> Result<openraft::Config, StartError> {
         // The log is cut by bytes, see housekeeping.rs: entries differ in size by three orders of magnitude.
         max_in_snapshot_log_to_keep: u64::MAX,
         purge_batch_size: 1,
-        // What a joining node may lack when it gets its vote. An entry is a batch of up to a mebibyte, so that a node
-        // a thousand entries behind may have nothing of a large backlog; a slave that keeps up lacks a few.
-        replication_lag_threshold: 16,
         quorum_loss_probe_interval: Some(3 * config.election_timeout_max_ms),
         enable_pre_vote: Some(true),
         enable_leader_restore: Some(false),

@@ -9,7 +9,8 @@ use openraft::{ChangeMembers, ReadPolicy};
 
 use crate::config::{NodeAddress, NodeId};
 use crate::group::Inner;
-use crate::types::Types;
+use crate::joining;
+use crate::types::{LogId, Types};
 
 /// Why the membership, or the master, stays as it is.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -29,6 +30,37 @@ pub enum MembershipError {
     /// One change at a time.
     #[error("another change of membership is under way; try again when it is done")]
     InProgress,
+    /// One node at a time.
+    #[error(
+        "node {0} is being added, or taken out again; wait until that has ended, or end it with `ferrymq member remove {0}`"
+    )]
+    Adding(NodeId),
+    /// Nobody answers there, or not the node that should.
+    #[error(
+        "node {node} is not reached at {address}, so nothing was changed: {reason}; start it first, and check the address"
+    )]
+    NotReached {
+        /// The node to be added.
+        node: NodeId,
+        /// Where it was looked for.
+        address: String,
+        /// What was found.
+        reason: String,
+    },
+    /// The name of its group is this one's, but it is another group.
+    #[error(
+        "node {node} at {address} has a group of its own under the same name, so nothing was changed; stop it, empty its data \
+         directory, and start it with the members of this group and a line for itself"
+    )]
+    Foreign {
+        /// The node to be added.
+        node: NodeId,
+        /// Where it was found.
+        address: String,
+    },
+    /// It was reached, but did not become a member.
+    #[error("{0}")]
+    Undone(String),
     /// Nobody to hand over to.
     #[error("there is no other voter that could become master")]
     NoSuccessor,
@@ -40,35 +72,19 @@ pub enum MembershipError {
     Stopped(String),
 }
 
-/// Learner, catch up, voter.
-pub(crate) async fn add(inner: &Arc<Inner>, id: NodeId, address: NodeAddress) -> Result<(), MembershipError> {
-    ensure_master(inner)?;
-    if id == 0 || inner.membership().get_node(&id).is_some() {
-        return Err(MembershipError::InUse(id));
-    }
-    join(inner, id, address).await
-}
-
+/// Learner, catch up, voter: for a node that has asked by itself.
 async fn join(inner: &Arc<Inner>, id: NodeId, address: NodeAddress) -> Result<(), MembershipError> {
     if !inner.joining().insert(id) {
         return Err(MembershipError::InProgress);
     }
     let joined = async {
-        inner
-            .raft
-            .add_learner(id, address, true)
-            .await
-            .map_err(|error| refused(inner, error))?;
-        let voter = ChangeMembers::AddVoterIds(BTreeSet::from([id]));
-        inner
-            .raft
-            .change_membership(voter, false)
-            .await
-            .map_err(|error| refused(inner, error))
+        let joined_at = joining::add_learner(inner, id, address.clone()).await?;
+        joining::wait_caught_up(inner, id, &joined_at).await?;
+        joining::grant_vote(inner, id, address).await
     }
     .await;
     inner.joining().remove(&id);
-    joined.map(drop)
+    joined
 }
 
 /// Takes a node out, voter or not.
@@ -88,11 +104,18 @@ pub(crate) async fn remove(inner: &Arc<Inner>, id: NodeId) -> Result<(), Members
     } else {
         ChangeMembers::RemoveNodes(ids)
     };
-    inner
-        .raft
-        .change_membership(change, false)
-        .await
-        .map(drop)
+    self::change(inner, change, false).await.map(drop)
+}
+
+/// Returns where in the log the change is.
+pub(crate) async fn change(
+    inner: &Inner,
+    change: ChangeMembers<NodeId, NodeAddress>,
+    retain: bool,
+) -> Result<LogId, MembershipError> {
+    let changed = inner.raft.change_membership(change, retain).await;
+    changed
+        .map(|written| written.log_id)
         .map_err(|error| refused(inner, error))
 }
 
@@ -103,12 +126,14 @@ pub(crate) async fn admit(inner: &Arc<Inner>, id: NodeId, has_data: bool) -> Res
     ensure_master(inner)?;
     let linearizable = inner.raft.ensure_linearizable(ReadPolicy::ReadIndex).await;
     linearizable.map_err(|_| MembershipError::NotMaster(None))?;
-    if inner.joining().contains(&id) {
+    if inner.joining().contains(&id) || inner.adding.is_under_way(id) {
         return Ok(());
     }
     let membership = inner.membership();
     let is_voter = membership.voter_ids().any(|voter| voter == id);
     let address = match membership.get_node(&id) {
+        // An earlier master was adding it: it is taken out again.
+        Some(address) if address.provisional && !is_voter => None,
         Some(_) if has_data && is_voter => None,
         Some(address) if has_data => Some(address.clone()),
         Some(address) => {
@@ -138,12 +163,7 @@ pub(crate) async fn move_node(inner: &Arc<Inner>, id: NodeId, address: NodeAddre
         Some(known) if *known == address => Ok(()),
         Some(_) => {
             let change = ChangeMembers::SetNodes(BTreeMap::from([(id, address)]));
-            inner
-                .raft
-                .change_membership(change, false)
-                .await
-                .map(drop)
-                .map_err(|error| refused(inner, error))
+            self::change(inner, change, false).await.map(drop)
         }
     }
 }
@@ -188,7 +208,7 @@ fn best_caught_up(inner: &Inner, voters: &BTreeSet<NodeId>) -> Option<NodeId> {
     voters.iter().filter(is_alive).max_by_key(|id| matched(id)).copied()
 }
 
-fn ensure_master(inner: &Inner) -> Result<(), MembershipError> {
+pub(crate) fn ensure_master(inner: &Inner) -> Result<(), MembershipError> {
     if inner.role.borrow().is_master() {
         Ok(())
     } else {

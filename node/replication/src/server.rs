@@ -210,6 +210,8 @@ async fn knowledge(inner: &Inner) -> io::Result<Knowledge> {
         leads: inner.role.borrow().is_master() && inner.lease.holds(),
         takes_part: inner.admission.is_given(),
         last: inner.replica.journal.log_state().last,
+        group_id: inner.replica.read().broker.group(),
+        notice: inner.notice(),
     })
 }
 

@@ -48,8 +48,8 @@ pub(crate) struct AdminClient {
 /// How long connecting may take.
 const CONNECT_MAX: Duration = Duration::from_secs(5);
 
-/// How long an answer may take; adding a node waits until it has caught up.
-const ANSWER_MAX: Duration = Duration::from_secs(120);
+/// How long an answer may take; a hand-over of mastership waits for the next master.
+const ANSWER_MAX: Duration = Duration::from_secs(60);
 
 /// Largest answer that is read, in bytes.
 const ANSWER_BYTES_MAX: u64 = 64 << 20;
@@ -117,6 +117,31 @@ impl AdminClient {
     }
 
     async fn ask(&self, method: &str, path: &str, body: Option<&Value>) -> Result<Value, Failure> {
+        let (status, value) = self.exchange(method, path, body).await?;
+        if (200..300).contains(&status) {
+            return Ok(value);
+        }
+        let text = reason(&value);
+        let cure = if status == 401 {
+            "; give --user and FERRYMQ_PASSWORD"
+        } else {
+            ""
+        };
+        Err(Failure::new(
+            Exit::Failed,
+            format!("{} refused ({status}): {text}{cure}", self.address),
+        ))
+    }
+
+    /// HTTP's status and the JSON at `path`, whatever the status.
+    ///
+    /// # Errors
+    /// Exit code 3 where the node does not answer.
+    pub(crate) async fn look(&self, path: &str) -> Result<(u16, Value), Failure> {
+        self.exchange("GET", path, None).await
+    }
+
+    async fn exchange(&self, method: &str, path: &str, body: Option<&Value>) -> Result<(u16, Value), Failure> {
         let unreachable = |text: String| Failure::new(Exit::Unreachable, format!("{}: {text}", self.address));
         let mut stream = match timeout(CONNECT_MAX, TcpStream::connect(&self.address)).await {
             Ok(Ok(stream)) => stream,
@@ -144,24 +169,14 @@ impl AdminClient {
             Ok(Err(error)) => return Err(unreachable(error.to_string())),
             Err(_) => return Err(unreachable(format!("no answer within {ANSWER_MAX:?}"))),
         }
-        let (status, value) = parse(&answer).map_err(unreachable)?;
-        if (200..300).contains(&status) {
-            return Ok(value);
-        }
-        let text = value
-            .pointer("/error/text")
-            .and_then(Value::as_str)
-            .unwrap_or("no reason was given");
-        let cure = if status == 401 {
-            "; give --user and FERRYMQ_PASSWORD"
-        } else {
-            ""
-        };
-        Err(Failure::new(
-            Exit::Failed,
-            format!("{} refused ({status}): {text}{cure}", self.address),
-        ))
+        parse(&answer).map_err(unreachable)
     }
+}
+
+/// Why a node refused, in its own words.
+fn reason(answer: &Value) -> &str {
+    let text = answer.pointer("/error/text").and_then(Value::as_str);
+    text.unwrap_or("no reason was given")
 }
 
 /// The admin address of the master that a status names.

@@ -1,5 +1,7 @@
 //! `ferrymq member`: the nodes of a group: list, add, remove.
 
+mod adding;
+
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
@@ -32,13 +34,15 @@ Exit codes: 0 done, 1 refused, 2 wrong usage, 3 cannot connect")]
         #[arg(short, long, value_enum, default_value_t)]
         output: Format,
     },
-    /// Add a node; returns once it has caught up and votes
+    /// Add a node: it is reached, catches up, then votes
     #[command(after_help = "Examples:
   ferrymq member add 4 --peer 10.0.0.4:61617
   ferrymq member add 4 --peer 10.0.0.4:61617 --stomp broker4.example:61613
 
 Start the node first, with the same [members] and a line for itself. A number is never used twice, not even for a new
-machine in the place of a lost one.
+machine in the place of a lost one. Where nobody answers at its address, or somebody else, nothing is changed. While it
+catches up it does not count for a majority; the command tells how far it is, and returns once it votes. A node that gives
+no sign of life for 10 s meanwhile is taken out again, and so it is where the master changes, or by `ferrymq member remove`.
 
 Exit codes: 0 done, 1 refused, 2 wrong usage, 3 cannot connect")]
     Add {
@@ -105,8 +109,13 @@ pub(crate) async fn run(args: MemberArgs) -> Result<(), Failure> {
                 }
             }
             let master = admin.client()?.master().await?;
-            let answer = master.change("POST", "/api/members", Some(&body)).await?;
-            tell(output, &answer, &format!("node {node} is a member now"))
+            master.change("POST", "/api/members", Some(&body)).await?;
+            adding::follow(&admin, master, node).await?;
+            tell(
+                output,
+                &json!({ "added": node }),
+                &format!("node {node} is a member now"),
+            )
         }
         MemberCommand::Remove { node, admin, output } => {
             let master = admin.client()?.master().await?;

@@ -58,9 +58,20 @@ fn replace(field: &mut Field, node: usize) -> anyhow::Result<()> {
         "admin": address(ports.admin),
     });
     let added = ask(field, group, |at| {
-        http::post_at(at, "/api/members", &member.to_string())
+        let (status, answer) = http::post_at(at, "/api/members", &member.to_string())?;
+        Ok((if status == 202 { 200 } else { status }, answer))
     });
     anyhow::ensure!(added, "the master does not add node {new}");
+    // Where the master changes meanwhile it is taken out again, and asked for anew.
+    let path = format!("/api/members/{new}");
+    let votes = ask(field, group, |at| {
+        let (status, progress) = http::get_at(at, &path)?;
+        if status == 404 || progress["state"] == "failed" {
+            http::post_at(at, "/api/members", &member.to_string())?;
+        }
+        Ok((if progress["state"] == "voter" { 200 } else { 202 }, progress))
+    });
+    anyhow::ensure!(votes, "node {new} gets no vote");
     Ok(())
 }
 
