@@ -10,7 +10,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ferrymq_broker::{Carried, Command, GroupId, Refused, Release, TransferId};
+use ferrymq_broker::{Carried, Command, GroupId, Refused, Release, TakeBack, TransferId};
 use ferrymq_message::Destination;
 
 use crate::{
@@ -83,6 +83,8 @@ enum Stage {
     },
     /// The receiver calls it settled although it is not released here: kept for the operator, never sent again.
     Doubtful,
+    /// As that, but of an earlier life of this group: it is being taken back.
+    Returning,
 }
 
 /// An offer as the node tells it.
@@ -111,6 +113,8 @@ pub(crate) enum Taken {
 pub(crate) enum Answer {
     /// Release it now.
     Release(Destination),
+    /// Take it back now.
+    TakeBack(Destination),
     /// Nothing to do: it was answered before, or is not ours any more.
     Known,
     /// The answer contradicts what is known here.
@@ -240,6 +244,7 @@ impl Bridges {
             Stage::Sent { .. } => bridge.in_flight.remove(outgoing.load()),
             Stage::Waiting => {}
             Stage::Doubtful => return Answer::Contradiction("accepted after it was called settled"),
+            Stage::Returning => return Answer::Known,
         }
         let known = refused.iter().all(|r| (r.position as usize) < outgoing.messages.len());
         if !known {
@@ -255,8 +260,10 @@ impl Bridges {
     }
 
     /// The receiver calls the transfer settled. Only a release makes a transfer settled, so on a master that still is
-    /// the master this cannot be. It is kept in doubt, visibly: releasing it could lose what nobody has.
-    pub(crate) fn called_settled(&mut self, group: GroupId, transfer: TransferId) -> Answer {
+    /// the master this cannot be. It is kept in doubt, visibly: releasing it could lose what nobody has. Unless it is of
+    /// an earlier life, below `first`: then it was settled in one that was lost, and whether the receiver has it nobody
+    /// can tell.
+    pub(crate) fn called_settled(&mut self, group: GroupId, transfer: TransferId, first: TransferId) -> Answer {
         let Some(bridge) = self.by_group.get_mut(&group) else {
             return Answer::Known;
         };
@@ -264,14 +271,27 @@ impl Bridges {
             return Answer::Known;
         };
         match outgoing.stage {
-            Stage::Answered { .. } | Stage::Doubtful => return Answer::Known,
+            Stage::Answered { .. } | Stage::Doubtful | Stage::Returning => return Answer::Known,
             Stage::Sent { .. } => bridge.in_flight.remove(outgoing.load()),
             Stage::Waiting => {}
         }
-        outgoing.stage = Stage::Doubtful;
-        let (road, count) = (outgoing.road(group), outgoing.count());
+        let is_of_earlier_life = transfer < first;
+        outgoing.stage = match is_of_earlier_life {
+            true => Stage::Returning,
+            false => Stage::Doubtful,
+        };
+        let (destination, road, count) = (outgoing.destination.clone(), outgoing.road(group), outgoing.count());
         self.account(&road, count);
-        Answer::Contradiction("the receiver calls settled what was not released")
+        match is_of_earlier_life {
+            true => Answer::TakeBack(destination),
+            false => Answer::Contradiction("the receiver calls settled what was not released"),
+        }
+    }
+
+    /// The command that takes back what was called settled in an earlier life.
+    pub(crate) fn take_back(&self, group: GroupId, transfer: TransferId) -> Option<Command> {
+        let outgoing = self.by_group.get(&group)?.transfers.get(&transfer)?;
+        (outgoing.stage == Stage::Returning).then_some(Command::TakeBack(TakeBack { group, transfer }))
     }
 
     /// The command that forgets an answered transfer.
@@ -287,7 +307,7 @@ impl Bridges {
         }))
     }
 
-    /// The release is committed. True where there is room again that there was not.
+    /// The release, or the taking back, is committed. True where there is room again that there was not.
     pub(crate) fn released(&mut self, group: GroupId, transfer: TransferId) -> bool {
         let Some(bridge) = self.by_group.get_mut(&group) else {
             return false;
@@ -349,6 +369,18 @@ impl Bridges {
             .get(&group)
             .filter(|_| self.settled)
             .map_or(0, Bridge::floor)
+    }
+
+    /// The node has told how far earlier terms have come.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.settled
+    }
+
+    /// The floor, and what is above the highest number of a transfer to this group.
+    pub(crate) fn progress(&self, group: GroupId) -> (TransferId, TransferId) {
+        self.by_group
+            .get(&group)
+            .map_or((0, 0), |bridge| (bridge.floor(), bridge.next))
     }
 
     pub(crate) fn get(&self, group: GroupId) -> Option<&Bridge> {

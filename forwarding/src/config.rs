@@ -1,6 +1,6 @@
 //! What the mesh of one master's term is told once, at its start: who we are, and every limit.
 
-use ferrymq_broker::GroupId;
+use ferrymq_broker::{GroupId, Life};
 
 /// Identity and limits. Times are milliseconds. [`Config::new`] fills in the defaults.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -11,8 +11,11 @@ pub struct Config {
     pub group_id: GroupId,
     /// This node's id within its group.
     pub node: u64,
-    /// The master's term; a link of a higher epoch replaces one of a lower epoch.
-    pub epoch: u64,
+    /// The master's term.
+    pub term: u64,
+    /// Which life of the group its state belongs to. With the term it makes the epoch: a link of a higher epoch replaces
+    /// one of a lower epoch.
+    pub life: Life,
 
     /// Most messages in one frame's worth of a transfer; the node cuts its offers to this too.
     pub transfer_messages_max: usize,
@@ -70,12 +73,13 @@ pub struct Config {
 
 impl Config {
     /// The defaults for this master.
-    pub fn new(group: impl Into<String>, group_id: GroupId, node: u64, epoch: u64) -> Self {
+    pub fn new(group: impl Into<String>, group_id: GroupId, node: u64, term: u64) -> Self {
         Self {
             group: group.into(),
             group_id,
             node,
-            epoch,
+            term,
+            life: Life::default(),
             transfer_messages_max: 512,
             transfer_bytes_max: 1 << 20,
             transfers_in_flight_max: 8,
@@ -100,5 +104,10 @@ impl Config {
             excluded: Vec::new(),
             dynamically_included: Vec::new(),
         }
+    }
+
+    /// This master's epoch.
+    pub fn epoch(&self) -> u64 {
+        self.life.epoch(self.term)
     }
 }

@@ -94,7 +94,7 @@ impl DemandTable {
             linked_with: BTreeMap::new(),
             memory: Memory::new(config.rows_per_link_max),
             version: DemandVersion {
-                term: config.epoch,
+                term: config.epoch(),
                 change: 0,
             },
             is_settled: false,
@@ -147,6 +147,17 @@ impl DemandTable {
     pub(crate) fn settled(&mut self) {
         self.is_settled = true;
         self.for_neighbours.row(&Key::presence(self.us));
+    }
+
+    /// A new life of this group has begun: its words are later than all before.
+    pub(crate) fn renewed(&mut self, epoch: u64) {
+        self.version = DemandVersion { term: epoch, change: 0 };
+        self.for_neighbours.row(&Key::presence(self.us));
+    }
+
+    /// The epoch of the freshest word of a group that is remembered.
+    pub(crate) fn epoch_remembered(&self, group: GroupId) -> u64 {
+        self.memory.head(group).map_or(0, |head| head.version.term)
     }
 
     /// The row that says that we are there.

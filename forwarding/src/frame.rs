@@ -3,7 +3,7 @@
 //! ```text
 //! Control channel                                             Bulk channel
 //!  1 Hello     version u16 | name text | group u64 |           8 Transfer  as below
-//!              epoch u64 | node u64                            9 Part      last u8 | piece of a Transfer …
+//!              epoch u64 | lineage u64 | node u64              9 Part      last u8 | piece of a Transfer …
 //!  2 Redirect  count u32, endpoint text …
 //!  3 Demand    flags u8 (1 snapshot, 2 last) |                 Transfer:   transfer u64 | floor u64 |
 //!              count u32, row … | count u32, gone key …                    destination kind u8, name text |
@@ -13,6 +13,7 @@
 //!              reason u8) … | count u32, row … |                           hops u8 | dead letter (present u8
 //!              count u32, gone key …                                       [destination, reason text]) |
 //!  7 Settled   transfer u64                                                bytes u32 | stored form
+//! 10 Held      epoch u64 | floor u64 | next u64
 //! ```
 //!
 //! Integers are little-endian, a text is its length (u32) and UTF-8. Rows are pictured in [`row`](crate::row). The two
@@ -29,7 +30,7 @@ use crate::{
 };
 
 /// The protocol's version; links of different versions do not come up.
-pub const LINK_VERSION: u16 = 2;
+pub const LINK_VERSION: u16 = 3;
 
 /// One thing said on a link.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,6 +42,8 @@ pub enum Frame {
         /// `host:port`.
         endpoints: Vec<String>,
     },
+    /// The second word of both sides, before anything is handed over.
+    Held(Held),
     /// Rows of demand, whole or changed.
     Demand(Demand),
     /// Each second: a hash over all rows told, and the floor of transfers.
@@ -81,10 +84,23 @@ pub struct Hello {
     pub group: String,
     /// Its id.
     pub group_id: GroupId,
-    /// The master's term.
+    /// The master's epoch: its term, in its group's incarnation.
     pub epoch: u64,
+    /// The lineage of that incarnation.
+    pub lineage: u64,
     /// The master's node.
     pub node: u64,
+}
+
+/// What the teller holds of the hearer. Where it is beyond what the hearer knows of itself, the hearer's log went back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Held {
+    /// The highest epoch seen of it.
+    pub epoch: u64,
+    /// Every transfer of it below this number is settled, as it has told.
+    pub floor: TransferId,
+    /// No transfer of it with this number or a higher one has come.
+    pub next: TransferId,
 }
 
 /// Rows of demand. A snapshot may take several; it counts once the last one is there.
@@ -172,6 +188,7 @@ mod kind {
     pub(super) const SETTLED: u8 = 7;
     pub(super) const TRANSFER: u8 = 8;
     pub(super) const PART: u8 = 9;
+    pub(super) const HELD: u8 = 10;
 }
 
 const SNAPSHOT: u8 = 1;
@@ -193,6 +210,12 @@ impl Frame {
             Self::Redirect { endpoints } => {
                 put_list(&mut out, endpoints, |out, endpoint| put_text(out, endpoint));
                 kind::REDIRECT
+            }
+            Self::Held(held) => {
+                [held.epoch, held.floor, held.next]
+                    .into_iter()
+                    .for_each(|number| out.put_u64_le(number));
+                kind::HELD
             }
             Self::Demand(demand) => {
                 out.put_u8(if demand.snapshot { SNAPSHOT } else { 0 } | if demand.last { LAST } else { 0 });
@@ -243,6 +266,11 @@ impl Frame {
                 }
                 Self::Redirect { endpoints }
             }
+            kind::HELD => Self::Held(Held {
+                epoch: from.u64()?,
+                floor: from.u64()?,
+                next: from.u64()?,
+            }),
             kind::DEMAND => {
                 let flags = from.u8()?;
                 if flags & !(SNAPSHOT | LAST) != 0 {
@@ -355,6 +383,7 @@ impl Hello {
         put_text(out, &self.group);
         out.put_u64_le(self.group_id);
         out.put_u64_le(self.epoch);
+        out.put_u64_le(self.lineage);
         out.put_u64_le(self.node);
     }
 
@@ -364,6 +393,7 @@ impl Hello {
             group: from.text("group name", GROUP_NAME_BYTES_MAX)?,
             group_id: from.u64()?,
             epoch: from.u64()?,
+            lineage: from.u64()?,
             node: from.u64()?,
         })
     }

@@ -51,7 +51,11 @@ pub enum Input {
         next: Vec<(GroupId, TransferId)>,
         /// … all those that are pending, and for each of which there is, before or after this, an [`Input::Offered`].
         pending: Vec<(GroupId, TransferId)>,
+        /// Of other groups' transfers: each group's floor, and the number above the highest that was accepted.
+        arrived: Vec<(GroupId, TransferId, TransferId)>,
     },
+    /// The operator says that the log went back, as of a copy that was put back: begin a new life.
+    Renew,
     /// Once at the start of a term, before [`Input::Settled`]: what earlier terms have kept of the other groups.
     Remembered(Vec<KnownGroup>),
     /// The operator gave up a group: forget what is remembered of its demand.

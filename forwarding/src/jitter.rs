@@ -15,6 +15,11 @@ impl Jitter {
         mix(self.0)
     }
 
+    /// Any number but 0.
+    pub(crate) fn any(&mut self) -> u64 {
+        self.next().max(1)
+    }
+
     /// Between half of `ms` and `ms`.
     pub(crate) fn around(&mut self, ms: u64) -> u64 {
         ms - self.next() % (ms / 2 + 1)

@@ -3,18 +3,18 @@
 //!
 //! ```text
 //! target:   BackOff ──due──► Dialling ──connected──► session
-//! session:  Hello ──hello agreed──► Syncing ──first snapshot──► Up ──closed, silent, replaced──► gone
+//! session:  Hello ──hello agreed──► Syncing ──held agreed, first snapshot──► Up ──closed, silent, replaced──► gone
 //! ```
 
 use std::collections::BTreeMap;
 
-use ferrymq_broker::GroupId;
+use ferrymq_broker::{GroupId, incarnation_of, term_of};
 
 use crate::{
     action::Action,
     config::Config,
     event::{DialId, LinkId},
-    frame::{Frame, Hello, LINK_VERSION},
+    frame::{Frame, Held, Hello, LINK_VERSION},
     input::PeerCandidate,
     jitter::Jitter,
     output::LinkState,
@@ -34,6 +34,9 @@ pub(crate) struct Links {
     jitter: Jitter,
 }
 
+/// What is said to whoever seems to be the copy of a group that is linked.
+const TWO_COPIES: &str = "two copies of one group are running";
+
 /// One connection.
 #[derive(Debug)]
 pub(crate) struct Session {
@@ -45,6 +48,12 @@ pub(crate) struct Session {
     pub(crate) since_ms: u64,
     pub(crate) rtt_us: u32,
     pub(crate) resyncs: u64,
+    /// What the peer holds of us, as it has told.
+    pub(crate) held: Option<Held>,
+    /// That is not beyond what we know of ourselves: from here on demand is told and messages are handed over.
+    pub(crate) is_cleared: bool,
+    /// Before that demand was heard, and not taken in.
+    pub(crate) has_missed: bool,
     heard_ms: u64,
     /// Nothing is heard of it, so that it covers its group no longer: another node may be the master there.
     is_suspect: bool,
@@ -70,11 +79,10 @@ pub(crate) struct Lost {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
     /// The link is in use now, instead of that one, if any.
-    Agreed {
-        group: GroupId,
-        name: String,
-        replaced: Option<LinkId>,
-    },
+    Agreed { group: GroupId, replaced: Option<LinkId> },
+    /// The peer's epoch is over, by what was seen of its group. It may be a master that does not know that it is deposed,
+    /// or its group's log went back: it is told what is held of it, and has a while to find out.
+    Behind { group: GroupId },
     /// The link is to be closed.
     Refused(String),
 }
@@ -159,6 +167,9 @@ impl Links {
             let waiting_ms = now_ms.saturating_sub(session.since_ms);
             match session.state {
                 LinkState::Up if silent_ms >= config.silence_deadline_ms => Some((*link, "nothing was heard in time")),
+                LinkState::Hello if waiting_ms >= config.hello_deadline_ms && session.hello.is_some() => {
+                    Some((*link, "its epoch is over, and it has not begun a later one"))
+                }
                 LinkState::Hello if waiting_ms >= config.hello_deadline_ms => Some((*link, "no hello in time")),
                 LinkState::Syncing if waiting_ms >= config.hello_deadline_ms => Some((*link, "no demand in time")),
                 _ => None,
@@ -315,6 +326,9 @@ impl Links {
             since_ms: now_ms,
             rtt_us: 0,
             resyncs: 0,
+            held: None,
+            is_cleared: false,
+            has_missed: false,
             heard_ms: now_ms,
             is_suspect: false,
             dialled,
@@ -324,7 +338,8 @@ impl Links {
             version: LINK_VERSION,
             group: config.group.clone(),
             group_id: config.group_id,
-            epoch: config.epoch,
+            epoch: config.epoch(),
+            lineage: config.life.lineage,
             node: config.node,
         }))
     }
@@ -363,6 +378,18 @@ impl Links {
         let group = hello.group_id;
         let replaced = self.by_group.get(&group).copied();
         let in_use = replaced.and_then(|old| self.sessions.get(&old));
+        if let Some(reason) = in_use.and_then(|old| other_life(now_ms, old, &hello, config)) {
+            tracing::warn!(group = hello.group, node = hello.node, %reason, "a group is turned away");
+            return Verdict::Refused(reason);
+        }
+        if self.epoch_seen(group) > hello.epoch {
+            let session = self.sessions.get_mut(&link).expect("it was found above");
+            session.hello = Some(hello);
+            if let Some(target) = session.dialled.clone().and_then(|name| self.targets.get_mut(&name)) {
+                target.learned = Some(group);
+            }
+            return Verdict::Behind { group };
+        }
         if let Some(Err(reason)) = in_use.map(|old| stays(now_ms, old, session, &hello, config)) {
             if let Some(target) = session.dialled.clone().and_then(|name| self.targets.get_mut(&name)) {
                 target.learned = Some(group);
@@ -387,7 +414,7 @@ impl Links {
                 target.succeeded(same || is_named);
             }
         }
-        Verdict::Agreed { group, name, replaced }
+        Verdict::Agreed { group, replaced }
     }
 
     /// Both ends of a link with ourselves are here, and it may be the one that was dialled that hears of it first.
@@ -428,13 +455,12 @@ impl Links {
                 hello.group, hello.node
             ));
         }
-        match self.epochs.get(&hello.group_id) {
-            Some(&seen) if seen > hello.epoch => Err(format!(
-                "epoch {} of that group is over, epoch {seen} was seen",
-                hello.epoch
-            )),
-            _ => Ok(()),
-        }
+        Ok(())
+    }
+
+    /// The highest epoch with which a group was linked here in this term; 0 where it was not.
+    pub(crate) fn epoch_seen(&self, group: GroupId) -> u64 {
+        self.epochs.get(&group).copied().unwrap_or(0)
     }
 
     /// The first snapshot is here.
@@ -448,6 +474,13 @@ impl Links {
             tracing::info!(%group, node, dialled_here = session.dialled.is_some(), "linked with another group");
             session.state = LinkState::Up;
             session.since_ms = now_ms;
+        }
+    }
+
+    /// Tells the operator that a neighbour takes this group for the copy of another one.
+    pub(crate) fn told_turned_away(&self, link: LinkId, reason: &str) {
+        if let Some(session) = self.sessions.get(&link).filter(|_| reason.contains(TWO_COPIES)) {
+            tracing::warn!(by = session.group, reason, "this group is turned away");
         }
     }
 
@@ -516,6 +549,16 @@ impl Links {
         self.by_group.get(&group).copied()
     }
 
+    /// As [`Self::link_of`], once messages may be handed over.
+    pub(crate) fn cleared_link_of(&self, group: GroupId) -> Option<LinkId> {
+        let link = self.link_of(group)?;
+        self.sessions.get(&link)?.is_cleared.then_some(link)
+    }
+
+    pub(crate) fn session(&self, link: LinkId) -> Option<&Session> {
+        self.sessions.get(&link)
+    }
+
     /// The group that a link in use leads to.
     pub(crate) fn group_of(&self, link: LinkId) -> Option<GroupId> {
         let group = self.sessions.get(&link)?.hello.as_ref()?.group_id;
@@ -537,6 +580,26 @@ impl Links {
             .filter(|target| !matches!(target.state, TargetState::Connected | TargetState::LeftOut))
             .filter(|target| !self.is_covered(target))
     }
+}
+
+/// Why a group is turned away that has the id of one with which a link is up and alive, and is in another life than that:
+/// of two copies of one group one only may run. A group that has just been renewed is turned away too, until its old
+/// link has ended or fallen silent.
+fn other_life(now_ms: u64, old: &Session, hello: &Hello, config: &Config) -> Option<String> {
+    let old_hello = old.hello.as_ref()?;
+    let life = |hello: &Hello| (incarnation_of(hello.epoch), hello.lineage);
+    let is_alive = old.state == LinkState::Up && !old.is_silent(now_ms, config);
+    (is_alive && life(old_hello) != life(hello)).then(|| {
+        format!(
+            "node {} of that group is still linked, in incarnation {} and term {}, while this one is in incarnation {} and \
+             term {}: unless that one has just ended, {TWO_COPIES}, and one must be stopped",
+            old.node,
+            incarnation_of(old_hello.epoch),
+            term_of(old_hello.epoch),
+            incarnation_of(hello.epoch),
+            term_of(hello.epoch),
+        )
+    })
 }
 
 /// Which of two links with one group stays. Both sides decide alike: a higher epoch wins; of two links between the

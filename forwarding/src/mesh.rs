@@ -2,6 +2,7 @@
 //! to be done. It has no clock, no randomness and no task of its own.
 
 mod handover;
+mod life;
 mod linking;
 mod telling;
 
@@ -18,6 +19,7 @@ use crate::{
     event::Event,
     frame::Frame,
     input::Input,
+    jitter::Jitter,
     link_state::Links,
     output::{KnownGroup, LinkStatus, Output, RemoteDemand},
     proposals::Proposals,
@@ -33,12 +35,16 @@ pub struct Mesh {
     bridges: Bridges,
     receivers: Receivers,
     proposals: Proposals,
+    /// A new life of this group is proposed, for this reason.
+    renewing: Option<String>,
     /// What the node was told last, so that it is told changes only.
     node_knows: BTreeMap<Destination, Vec<RemoteDemand>>,
     groups_told: BTreeMap<GroupId, KnownGroup>,
     status_told: Vec<LinkStatus>,
     /// The last trouble with each group, for the status.
     troubles: BTreeMap<GroupId, String>,
+    /// For what is drawn at random.
+    jitter: Jitter,
     /// When neighbours are told what has gathered; `None` where nothing has.
     tell_at_ms: Option<u64>,
     pulse_at_ms: u64,
@@ -56,6 +62,8 @@ impl Mesh {
             bridges: Bridges::new(&config),
             receivers: Receivers::new(&config),
             proposals: Proposals::default(),
+            renewing: None,
+            jitter: Jitter::new(seed),
             node_knows: BTreeMap::new(),
             groups_told: BTreeMap::new(),
             status_told: Vec::new(),
@@ -91,10 +99,13 @@ impl Mesh {
                     .local(destination, consumers, credit, selectors, durable, pace);
             }
             Input::Room(room) => self.room(now_ms, room),
-            Input::Settled { next, pending } => {
+            Input::Settled { next, pending, arrived } => {
                 self.bridges.settled(next, pending);
+                self.receivers.settled(arrived);
                 self.demand.settled();
+                self.tell_and_judge_all(now_ms);
             }
+            Input::Renew => self.renew(now_ms, 0, "the operator says that a copy was put back".to_owned()),
             Input::Remembered(groups) => groups.iter().for_each(|known| self.demand.restore(known)),
             Input::Forgotten { group } => self.demand.forget(group),
             Input::Offered {
@@ -156,7 +167,10 @@ impl Mesh {
                 self.links.silence(now_ms, link, is_silent);
                 self.links_at_ms = now_ms;
             }
-            Event::Closed { link, reason } => self.lost(now_ms, link, &reason),
+            Event::Closed { link, reason } => {
+                self.links.told_turned_away(link, &reason);
+                self.lost(now_ms, link, &reason);
+            }
         }
         self.finish(now_ms)
     }
@@ -189,9 +203,13 @@ impl Mesh {
         }
         match (frame, self.links.group_of(link)) {
             (Frame::Hello(hello), _) => self.hello(now_ms, link, hello),
+            (Frame::Held(held), _) => self.held(now_ms, link, held),
             (Frame::Redirect { endpoints }, None) => self.redirected(now_ms, link, endpoints),
             (_, None) => self.close(now_ms, link, "a frame before the hello"),
             (Frame::Redirect { .. }, Some(_)) => self.close(now_ms, link, "redirected after the hello"),
+            (Frame::Demand(_) | Frame::Pulse { .. } | Frame::Resync, Some(_)) if !self.is_cleared(link) => {
+                self.missed(link)
+            }
             (Frame::Demand(demand), Some(group)) => self.heard_demand(now_ms, link, group, demand),
             (Frame::Pulse { rows, hash, floor }, Some(group)) => self.pulse_heard(link, group, rows, hash, floor),
             (Frame::Resync, Some(group)) => self.tell_all(link, group),

@@ -6,7 +6,7 @@ use ferrymq_message::Destination;
 /// One thing that the mesh tells the node.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Output {
-    /// Commit this command (Accept, Release or Forget), and answer with [`Input::Proposed`](crate::Input::Proposed).
+    /// Commit this command (Accept, Release, Forget, TakeBack or Renew), and answer with [`Input::Proposed`](crate::Input::Proposed).
     /// In the order given: the node waits for room rather than skip one (P6). The mesh repeats it, under a new token,
     /// until it has an outcome.
     Propose {
@@ -107,7 +107,9 @@ pub struct LinkStatus {
     /// Its master's node id, once known.
     pub node: Option<u64>,
     /// Its master's term, once known.
-    pub epoch: Option<u64>,
+    pub term: Option<u64>,
+    /// Its incarnation, once known.
+    pub incarnation: Option<u64>,
     /// The state.
     pub state: LinkState,
     /// Since when, on the clock of the caller of the mesh, in milliseconds.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use ferrymq_broker::{GroupId, TransferId};
+use ferrymq_broker::{GroupId, Renew, TransferId};
 
 /// What a proposal is for; the command is made anew from the tables each time.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -11,8 +11,12 @@ pub(crate) enum Purpose {
     Accept { origin: GroupId, transfer: TransferId },
     /// Forget an answered one.
     Release { group: GroupId, transfer: TransferId },
+    /// Take back one of an earlier life that is settled there.
+    TakeBack { group: GroupId, transfer: TransferId },
     /// Drop the marks below this floor.
     Forget { origin: GroupId, floor: TransferId },
+    /// Begin a new life of this group.
+    Renew(Renew),
 }
 
 /// Open and failed proposals.

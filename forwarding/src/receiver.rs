@@ -30,6 +30,8 @@ struct Receiver {
     retry_at_ms: u64,
     /// The highest floor heard.
     floor: TransferId,
+    /// Above every number that has come.
+    next: TransferId,
     /// The highest floor committed here in this term.
     forgotten: TransferId,
     forgetting: bool,
@@ -105,6 +107,23 @@ impl Receivers {
         self.by_origin.keys().copied().collect()
     }
 
+    /// How far the transfers of other groups had come in earlier terms: floor, and above every number.
+    pub(crate) fn settled(&mut self, arrived: Vec<(GroupId, TransferId, TransferId)>) {
+        for (origin, floor, next) in arrived {
+            self.floor_heard(origin, floor);
+            let receiver = self.by_origin.entry(origin).or_default();
+            receiver.next = receiver.next.max(next).max(receiver.floor);
+            receiver.forgotten = receiver.forgotten.max(floor);
+        }
+    }
+
+    /// The floor of a group's transfers, and what is above every number that has come.
+    pub(crate) fn progress(&self, origin: GroupId) -> (TransferId, TransferId) {
+        self.by_origin
+            .get(&origin)
+            .map_or((0, 0), |receiver| (receiver.floor, receiver.next.max(receiver.floor)))
+    }
+
     /// Takes in a transfer from `origin` that came over `link`.
     pub(crate) fn arrived(&mut self, origin: GroupId, link: LinkId, transfer: Transfer) -> Arrival {
         self.floor_heard(origin, transfer.floor);
@@ -113,6 +132,7 @@ impl Receivers {
         if transfer.transfer < receiver.floor {
             return Arrival::Settled;
         }
+        receiver.next = receiver.next.max(transfer.transfer.saturating_add(1));
         if let Some(incoming) = receiver.pending.get_mut(&transfer.transfer) {
             incoming.link = link;
             return Arrival::Pending;

@@ -72,6 +72,7 @@ impl Master {
         first.push(Input::Settled {
             next,
             pending: Vec::new(),
+            arrived: master.model.arrived(),
         });
         for input in first {
             master.tell(input).await;
@@ -247,7 +248,7 @@ async fn messages_move_over_a_real_link_and_through_a_change_of_master() {
     .await;
     until("the link is in the status", &mut a, &mut b, |a, _| {
         a.links.iter().any(|link| {
-            let names = (link.peer.as_str(), link.group_id, link.node, link.epoch);
+            let names = (link.peer.as_str(), link.group_id, link.node, link.term);
             names == ("south", Some(200), Some(2), Some(2)) && link.state == LinkState::Up && link.rtt_us > 0
         })
     })

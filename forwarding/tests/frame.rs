@@ -5,7 +5,7 @@
 use bytes::Bytes;
 use ferrymq_broker::{Carried, DeadLetter, DemandVersion, Refused};
 use ferrymq_forwarding::{
-    frame::{Assembler, Demand, Encoded, Frame, FrameError, Hello, Lane, PART_BYTES, Transfer},
+    frame::{Assembler, Demand, Encoded, Frame, FrameError, Held, Hello, Lane, PART_BYTES, Transfer},
     row::{Key, Row},
 };
 use ferrymq_message::{Destination, DestinationKind};
@@ -88,12 +88,18 @@ fn every_frame() -> Vec<Frame> {
             group: "north".to_owned(),
             group_id: 1,
             epoch: 2,
+            lineage: 4,
             node: 3,
         }),
         Frame::Redirect {
             endpoints: vec!["a:1".to_owned(), "[::1]:2".to_owned()],
         },
         Frame::Redirect { endpoints: vec![] },
+        Frame::Held(Held {
+            epoch: 1,
+            floor: 2,
+            next: 3,
+        }),
         Frame::Demand(rows),
         Frame::Demand(Demand {
             gone,
@@ -153,11 +159,12 @@ fn known_bytes_keep_their_meaning() {
         group: "n".to_owned(),
         group_id: 2,
         epoch: 3,
-        node: 4,
+        lineage: 4,
+        node: 5,
     })
     .encode();
     let mut expected = vec![1, 0, 1, 0, 0, 0, b'n'];
-    [2_u64, 3, 4]
+    [2_u64, 3, 4, 5]
         .iter()
         .for_each(|number| expected.extend(number.to_le_bytes()));
     assert_eq!((hello[0].kind, payload(&hello[0])), (1, expected.into()));

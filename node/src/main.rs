@@ -19,6 +19,7 @@ mod load;
 mod memory;
 mod outbox;
 mod places;
+mod renewal;
 mod warden;
 
 mod admin;

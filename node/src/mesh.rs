@@ -4,12 +4,13 @@
 use std::{
     collections::hash_map::RandomState,
     hash::BuildHasher,
+    path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use anyhow::Context;
-use ferrymq_broker::{Broker, GroupId};
+use ferrymq_broker::{Broker, GroupId, Life};
 use ferrymq_conf::Node;
 use ferrymq_discovery::{Announcement, Candidate, Discovery, Stats, Uri};
 use ferrymq_forwarding::{Config, Driver, Input, PeerCandidate};
@@ -21,7 +22,7 @@ use tokio::{
     task::JoinHandle,
 };
 
-use crate::{boot, clock, leader::MeshPort};
+use crate::{boot, clock, leader::MeshPort, renewal};
 
 /// Starts the mesh of each term. Cheap to clone.
 #[derive(Clone)]
@@ -41,6 +42,9 @@ struct Links {
     redirector: Mutex<Option<Driver>>,
     group: String,
     node: u64,
+    /// The replica, and where its data are.
+    replica: Group,
+    data: PathBuf,
     excluded: Vec<String>,
     included: Vec<String>,
 }
@@ -95,6 +99,8 @@ impl MeshStarter {
             redirector: Mutex::new(None),
             group: node.group.clone(),
             node: node.node,
+            replica: group.clone(),
+            data: node.data.clone(),
             excluded: connectors.iter().flat_map(|c| c.excluded.clone()).collect(),
             // A connector that takes everything makes the others' lists moot.
             included: if connectors.iter().any(|c| c.included.is_empty()) {
@@ -121,10 +127,11 @@ impl MeshStarter {
     }
 
     /// Starts the links and bridges of a term. Must be called within the runtime.
-    pub(crate) fn start_term(&self, group_id: GroupId, term: u64) -> Option<MeshPort> {
+    pub(crate) fn start_term(&self, group_id: GroupId, life: Life, term: u64) -> Option<MeshPort> {
         let links = self.links.clone()?;
         drop(links.take_redirector());
         let mut config = Config::new(links.group.clone(), group_id, links.node, term);
+        config.life = life;
         config.excluded = links.excluded.clone();
         config.dynamically_included = links.included.clone();
         let seed = RandomState::new().hash_one(term);
@@ -149,10 +156,16 @@ impl MeshStarter {
                 }
             }
         });
+        let mut feeders = vec![tell, feed];
+        if renewal::is_asked(&links.data) {
+            // An error means that the mesh has ended already; the next term's will see it.
+            let _ = input.send(Input::Renew);
+            feeders.push(tokio::spawn(note_renewal(links.clone(), life)));
+        }
         let running = RunningMesh {
             links,
             driver: Some(driver),
-            feeders: vec![tell, feed],
+            feeders,
         };
         Some(MeshPort { input, output, running })
     }
@@ -183,6 +196,17 @@ impl Drop for RunningMesh {
 impl std::fmt::Debug for RunningMesh {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("RunningMesh").finish_non_exhaustive()
+    }
+}
+
+/// Waits until the new life that the operator asked for has begun, and forgets that it was asked for.
+async fn note_renewal(links: Arc<Links>, before: Life) {
+    let mut look = tokio::time::interval(ANNOUNCE_LOOK);
+    while links.replica.with_broker(Broker::life) == before {
+        look.tick().await;
+    }
+    if let Err(error) = renewal::done(&links.data) {
+        tracing::warn!(%error, "the group will begin a new life at the next start too, for nothing");
     }
 }
 
@@ -267,9 +291,10 @@ async fn discover(looking: Looking) {
     let mut candidates = discovery.candidates();
     let role = looking.group.role();
     loop {
+        let life = looking.group.with_broker(Broker::life);
         let (is_master, epoch) = {
             let role = role.borrow();
-            (role.is_master(), role.term())
+            (role.is_master(), life.epoch(role.term()))
         };
         if (announcement.is_master, announcement.epoch) != (is_master, epoch) {
             (announcement.is_master, announcement.epoch) = (is_master, epoch);

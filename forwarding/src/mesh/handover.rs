@@ -1,6 +1,6 @@
 //! The mesh's part for transfers: both sides' steps of handing over (P4), each driven by a committed outcome.
 
-use ferrymq_broker::{Command, GroupId, Outcome, Refused, TransferId};
+use ferrymq_broker::{Command, GroupId, Life, Outcome, Refused, TransferId, first_transfer};
 
 use super::Mesh;
 use crate::{
@@ -40,7 +40,9 @@ impl Mesh {
 
     /// Sends what may be sent to a group.
     pub(super) fn pump(&mut self, now_ms: u64, group: GroupId) {
-        let Some(link) = self.links.link_of(group) else { return };
+        let Some(link) = self.links.cleared_link_of(group) else {
+            return;
+        };
         for transfer in self.bridges.pump(group, now_ms) {
             self.send(link, Frame::Transfer(transfer));
         }
@@ -52,15 +54,21 @@ impl Mesh {
                 self.demand.touch(Some(&destination));
                 self.propose(now_ms, Purpose::Release { group, transfer });
             }
-            Answer::Known => {}
+            Answer::Known | Answer::TakeBack(_) => {}
             Answer::Contradiction(what) => self.contradiction(group, transfer, what),
         }
         self.pump(now_ms, group);
     }
 
     pub(super) fn called_settled(&mut self, now_ms: u64, group: GroupId, transfer: TransferId) {
-        if let Answer::Contradiction(what) = self.bridges.called_settled(group, transfer) {
-            self.contradiction(group, transfer, what);
+        let first = first_transfer(self.config.life.incarnation);
+        match self.bridges.called_settled(group, transfer, first) {
+            Answer::TakeBack(destination) => {
+                self.demand.touch(Some(&destination));
+                self.propose(now_ms, Purpose::TakeBack { group, transfer });
+            }
+            Answer::Contradiction(what) => self.contradiction(group, transfer, what),
+            Answer::Known | Answer::Release(_) => {}
         }
         self.pump(now_ms, group);
     }
@@ -167,11 +175,13 @@ impl Mesh {
 
 // Proposals of both sides.
 impl Mesh {
-    fn propose(&mut self, now_ms: u64, purpose: Purpose) {
+    pub(super) fn propose(&mut self, now_ms: u64, purpose: Purpose) {
         let command = match &purpose {
             Purpose::Accept { origin, transfer } => self.receivers.accept(*origin, *transfer),
             Purpose::Release { group, transfer } => self.bridges.release(*group, *transfer),
+            Purpose::TakeBack { group, transfer } => self.bridges.take_back(*group, *transfer),
             Purpose::Forget { origin, .. } => self.receivers.forget(*origin).map(Command::Forget),
+            Purpose::Renew(renew) => Some(Command::Renew(*renew)),
         };
         if let Some(command) = command {
             let purpose = match &command {
@@ -201,8 +211,14 @@ impl Mesh {
                 self.settled_long_ago(origin, transfer);
                 self.propose_arrived(now_ms, origin);
             }
-            (Purpose::Release { group, transfer }, Ok(Outcome::Done | Outcome::NotFound)) => {
+            (
+                Purpose::Release { group, transfer } | Purpose::TakeBack { group, transfer },
+                Ok(Outcome::Done | Outcome::NotFound),
+            ) => {
                 self.released(now_ms, group, transfer);
+            }
+            (Purpose::Renew(_), Ok(Outcome::Renewed { incarnation, lineage })) => {
+                self.renewed(now_ms, Life { incarnation, lineage });
             }
             (Purpose::Forget { origin, floor }, Ok(_)) => self.receivers.forgotten(origin, floor),
             (purpose, Ok(outcome)) => {
@@ -217,7 +233,9 @@ impl Mesh {
         match purpose {
             Purpose::Accept { origin, transfer } => self.receivers.failed(origin, transfer, due_ms),
             Purpose::Forget { origin, .. } => self.receivers.forget_failed(origin, due_ms),
-            Purpose::Release { .. } => self.proposals.again_at(due_ms, purpose),
+            Purpose::Release { .. } | Purpose::TakeBack { .. } | Purpose::Renew(_) => {
+                self.proposals.again_at(due_ms, purpose)
+            }
         }
     }
 
@@ -237,7 +255,7 @@ impl Mesh {
             self.again(now_ms, purpose);
         }
         for group in self.demand.neighbours() {
-            let Some(link) = self.links.link_of(group) else {
+            let Some(link) = self.links.cleared_link_of(group) else {
                 continue;
             };
             for transfer in self.bridges.overdue(group, now_ms) {

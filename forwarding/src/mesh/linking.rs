@@ -40,7 +40,7 @@ impl Mesh {
                 }
                 self.close(now_ms, link, &reason);
             }
-            Verdict::Agreed { group, name, replaced } => {
+            Verdict::Agreed { group, replaced } => {
                 if let Some(old) = replaced {
                     self.group_lost(group);
                     let reason = "another link takes its place";
@@ -51,12 +51,11 @@ impl Mesh {
                     self.links.told_lost(old, reason);
                     self.links.closed(now_ms, old, reason, &self.config);
                 }
-                self.demand.link_up(group, &name);
                 self.troubles.remove(&group);
-                self.tell_all(link, group);
-                self.pump(now_ms, group);
+                self.tell_held(link, group);
                 self.links_at_ms = now_ms;
             }
+            Verdict::Behind { group } => self.tell_held(link, group),
         }
     }
 

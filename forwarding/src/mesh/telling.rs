@@ -1,6 +1,6 @@
 //! The mesh's part for demand and status: what is told to neighbours, at which time, and what to the node.
 
-use ferrymq_broker::{GroupId, TransferId};
+use ferrymq_broker::{GroupId, TransferId, incarnation_of, term_of};
 use ferrymq_message::Destination;
 
 use super::Mesh;
@@ -124,7 +124,8 @@ impl Mesh {
             let mut status = self.status_of(hello.map(|hello| hello.group_id));
             status.peer.clone_from(&session.group);
             status.node = Some(session.node);
-            status.epoch = hello.map(|hello| hello.epoch);
+            status.term = hello.map(|hello| term_of(hello.epoch));
+            status.incarnation = hello.map(|hello| incarnation_of(hello.epoch));
             status.state = session.state;
             status.since_ms = session.since_ms;
             status.rtt_us = session.rtt_us;
@@ -157,7 +158,8 @@ impl Mesh {
             peer: group_id.map_or_else(String::new, |group| format!("group {group:016x}")),
             group_id,
             node: None,
-            epoch: None,
+            term: None,
+            incarnation: None,
             state: LinkState::BackOff,
             since_ms: 0,
             rtt_us: 0,

@@ -68,6 +68,7 @@ fn no_more_is_held_than_may_be_and_the_way_opens_again() {
     desk.input(Input::Settled {
         next: Vec::new(),
         pending: Vec::new(),
+        arrived: Vec::new(),
     });
     desk.linked(9, vec![row(&[9], 1_000)]);
     let mut actions = Vec::new();

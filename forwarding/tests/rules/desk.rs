@@ -1,11 +1,13 @@
 //! A mesh, and its peer played by hand.
 
 pub(super) use bytes::Bytes;
-pub(super) use ferrymq_broker::{Accept, Carried, Command, Forget, GroupId, Outcome, Refused, Release};
+pub(super) use ferrymq_broker::{
+    Accept, Carried, Command, Forget, GroupId, Life, Outcome, Refused, Release, TakeBack, first_transfer,
+};
 pub(super) use ferrymq_forwarding::{
     Action, Config, Event, Failed, Input, LinkId, LinkState, Mesh, Output, Pace, PeerCandidate, Refusal, RemoteDemand,
     Room,
-    frame::{Demand, Frame, Hello, LINK_VERSION, Transfer},
+    frame::{Demand, Frame, Held, Hello, LINK_VERSION, Transfer},
     row::{Key, Row},
 };
 pub(super) use ferrymq_message::{Destination, Message};
@@ -167,6 +169,9 @@ impl Desk {
         };
         let mut actions = self.mesh.event(self.now_ms, event);
         actions.extend(self.frame(link, hello(group, id, epoch)));
+        if closed(&actions).iter().all(|(closed, _)| *closed != link) {
+            actions.extend(self.frame(link, Frame::Held(Held::default())));
+        }
         actions
     }
 
@@ -195,6 +200,15 @@ impl Desk {
         );
     }
 
+    /// Earlier terms have left nothing.
+    pub(super) fn settled(&mut self) -> Vec<Action> {
+        self.input(Input::Settled {
+            next: Vec::new(),
+            pending: Vec::new(),
+            arrived: Vec::new(),
+        })
+    }
+
     pub(super) fn linked(&mut self, id: GroupId, rows: Vec<Row>) -> Vec<Action> {
         self.accept(id, &format!("g{id}"), id, 1);
         self.frame(id, snapshot(rows))
@@ -214,6 +228,7 @@ pub(super) fn hello(group: &str, group_id: GroupId, epoch: u64) -> Frame {
         group: group.to_owned(),
         group_id,
         epoch,
+        lineage: 0,
         node: epoch,
     })
 }

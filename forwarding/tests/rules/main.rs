@@ -6,6 +6,7 @@ mod desk;
 
 mod credit;
 mod demand;
+mod life;
 mod links;
 mod resting;
 mod transfers;

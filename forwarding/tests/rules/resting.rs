@@ -146,6 +146,7 @@ impl Neighbourhood {
         };
         let mut actions = self.desk.mesh.event(self.desk.now_ms, connected);
         actions.extend(self.desk.frame(link, word));
+        actions.extend(self.desk.frame(link, Frame::Held(Held::default())));
         actions.extend(self.desk.frame(link, snapshot(Vec::new())));
         actions
     }

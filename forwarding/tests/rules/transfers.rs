@@ -12,6 +12,7 @@ fn what_contradicts_itself_stays_in_doubt_and_is_shown() {
         desk.input(Input::Settled {
             next: Vec::new(),
             pending: Vec::new(),
+            arrived: Vec::new(),
         });
         desk.linked(9, vec![row(&[9], 10)]);
         desk.input(offered(0, vec![carried("a")]));
@@ -51,6 +52,7 @@ fn a_transfer_without_an_answer_is_sent_again_with_all_after_it() {
     desk.input(Input::Settled {
         next: vec![(9, 4)],
         pending: Vec::new(),
+        arrived: Vec::new(),
     });
     desk.linked(9, vec![row(&[9], 10)]);
     desk.input(offered(4, vec![carried("a")]));
@@ -161,6 +163,7 @@ fn a_new_terms_floor_waits_for_what_is_pending_from_before() {
         let settled = Input::Settled {
             next: vec![(9, 8)],
             pending: vec![(9, 5), (9, 7)],
+            arrived: Vec::new(),
         };
         if settled_first {
             desk.input(settled.clone());

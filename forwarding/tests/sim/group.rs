@@ -14,7 +14,9 @@ use super::{
 pub(crate) struct Group {
     pub(crate) index: usize,
     pub(crate) id: GroupId,
+    /// Of the node that is master: each mesh has another one.
     pub(crate) epoch: u64,
+    pub(crate) term: u64,
     pub(crate) model: Model,
     /// What the master was told of the others' demand.
     pub(crate) remote: BTreeMap<Destination, Vec<RemoteDemand>>,
@@ -32,6 +34,14 @@ pub(crate) struct Group {
     pub(crate) per_second: u32,
 }
 
+/// What an operator has copied of a group.
+#[derive(Clone)]
+pub(crate) struct Copied {
+    term: u64,
+    pub(crate) model: Model,
+    known: BTreeMap<GroupId, KnownGroup>,
+}
+
 /// Messages that one consumer has room for.
 pub(crate) const PREFETCH: u32 = 5;
 
@@ -47,6 +57,7 @@ impl Group {
             index,
             id,
             epoch: 1,
+            term: 1,
             model,
             remote: BTreeMap::new(),
             known: BTreeMap::new(),
@@ -61,7 +72,8 @@ impl Group {
     }
 
     pub(crate) fn config(&self) -> Config {
-        let mut config = Config::new(format!("g{}", self.index), self.id, self.epoch, self.epoch);
+        let mut config = Config::new(format!("g{}", self.index), self.id, self.epoch, self.term);
+        config.life = self.model.life;
         config.forget_transfers_min = 4;
         config.forget_interval_ms = 100;
         config.transfers_in_flight_max = 2;
@@ -80,12 +92,41 @@ impl Group {
 
     pub(crate) fn new_term(&mut self) {
         self.epoch += 1;
+        self.term += 1;
         self.remote.clear();
         self.untold.clear();
+        self.take_back_in_hand();
+    }
+
+    fn take_back_in_hand(&mut self) {
         for (destination, in_hand) in std::mem::take(&mut self.in_hand) {
             let queue = self.model.queues.entry((destination, None)).or_default();
             in_hand.into_iter().rev().for_each(|carried| queue.push_front(carried));
         }
+    }
+
+    /// A copy of what is replicated.
+    pub(crate) fn copy(&self) -> Copied {
+        let mut model = self.model.clone();
+        for (destination, in_hand) in &self.in_hand {
+            let queue = model.queues.entry((destination.clone(), None)).or_default();
+            in_hand
+                .iter()
+                .rev()
+                .for_each(|carried| queue.push_front(carried.clone()));
+        }
+        let (term, known) = (self.term, self.known.clone());
+        Copied { term, model, known }
+    }
+
+    /// Puts a copy in the place of what is replicated; returns what is lost by that. What was consumed was consumed.
+    pub(crate) fn put_back(&mut self, copied: Copied) -> Model {
+        self.take_back_in_hand();
+        self.term = copied.term;
+        self.known = copied.known;
+        let mut lost = std::mem::replace(&mut self.model, copied.model);
+        self.model.consumed = std::mem::take(&mut lost.consumed);
+        lost
     }
 
     pub(crate) fn first_inputs(&self) -> Vec<Input> {
@@ -106,6 +147,7 @@ impl Group {
         inputs.push(Input::Settled {
             next,
             pending: pending.collect(),
+            arrived: self.model.arrived(),
         });
         for (group, outgoing) in outgoing {
             for (transfer, (place, messages)) in &outgoing.pending {

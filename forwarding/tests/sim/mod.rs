@@ -11,15 +11,15 @@ use bytes::Bytes;
 use ferrymq_broker::GroupId;
 use ferrymq_forwarding::{
     Action, DialId, Event, Failed, Input, LinkId, Mesh, Output, Room,
-    frame::{Assembler, Demand, Frame, Lane},
+    frame::{Assembler, Demand, Frame, Held, Lane},
 };
 use ferrymq_message::Destination;
 
-pub(crate) use group::{Group, PREFETCH};
+pub(crate) use group::{Copied, Group, PREFETCH};
 use model::Place;
 use rng::Rng;
 
-/// A node that runs a mesh: the index of its group and the epoch of its term.
+/// A node that runs a mesh: the index of its group and its own number.
 pub(crate) type Node = (usize, u64);
 
 /// Something that happens at a time.
@@ -90,6 +90,10 @@ pub(crate) struct World {
     /// So many of the next deltas are lost.
     pub(crate) deltas_to_drop: u32,
     pub(crate) deltas_told: u64,
+    /// Nobody tells what it holds of others: every neighbour is believed to hold nothing.
+    pub(crate) holds_nothing: bool,
+    /// A group was put back: others may hold more of it than it has.
+    was_put_back: bool,
     pub(crate) produced: u64,
     meshes: BTreeMap<Node, Mesh>,
     wake_at: BTreeMap<Node, u64>,
@@ -129,6 +133,8 @@ impl World {
             blocked: BTreeSet::new(),
             deltas_to_drop: 0,
             deltas_told: 0,
+            holds_nothing: false,
+            was_put_back: false,
             produced: 0,
             meshes: BTreeMap::new(),
             wake_at: BTreeMap::new(),
@@ -199,6 +205,20 @@ impl World {
             self.cut(link);
         }
         self.replace(index);
+    }
+
+    /// All nodes of a group are stopped, an older copy is put in the place of their data, and they start. Returns the ids of
+    /// what is lost by that.
+    pub(crate) fn put_back(&mut self, index: usize, copied: Copied) -> BTreeSet<String> {
+        let old = self.node(index);
+        self.meshes.remove(&old);
+        for link in self.links_of(old) {
+            self.cut(link);
+        }
+        self.was_put_back = true;
+        let lost = self.groups[index].put_back(copied).ids();
+        self.replace(index);
+        lost
     }
 
     /// The master is deposed, but does not know it and keeps its links until its lease has run out (P7).
@@ -522,6 +542,9 @@ impl World {
             return;
         };
         let to_first = connection.ends[1] == Some(node);
+        if let (Frame::Held(_), true) = (frame, self.holds_nothing) {
+            return self.wire(link, to_first, &Frame::Held(Held::default()));
+        }
         if let Frame::Demand(Demand { snapshot: false, .. }) = frame {
             self.deltas_told += 1;
             if self.deltas_to_drop > 0 {
@@ -632,7 +655,7 @@ impl World {
                 .get(&self.groups[node.0].id)
                 .and_then(|o| o.pending.keys().next());
             assert!(
-                pending.is_none_or(|lowest| *lowest >= forget.floor),
+                self.was_put_back || pending.is_none_or(|lowest| *lowest >= forget.floor),
                 "forgot what is in doubt: {forget:?}"
             );
         }

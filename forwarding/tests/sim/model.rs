@@ -1,18 +1,19 @@
 //! A model of one group's replicated state: just enough of the broker to know where each message is (P4).
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
-use ferrymq_broker::{Carried, Command, GroupId, Outcome, Refused, TransferId};
+use ferrymq_broker::{Carried, Command, GroupId, Life, Outcome, Refused, TransferId, first_transfer};
 use ferrymq_message::{Destination, DestinationKind, Message, StoredMessage};
 
 /// A queue, or for topics the copies for one group (`None`: for subscribers here).
 pub(crate) type Place = (Destination, Option<GroupId>);
 
 /// What survives a change of master.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub(crate) struct Model {
     pub(crate) group: GroupId,
+    pub(crate) life: Life,
     pub(crate) queues: BTreeMap<Place, VecDeque<Carried>>,
     pub(crate) outgoing: BTreeMap<GroupId, Outgoing>,
     pub(crate) incoming: BTreeMap<GroupId, Incoming>,
@@ -21,13 +22,13 @@ pub(crate) struct Model {
     pub(crate) parked: Vec<Carried>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub(crate) struct Outgoing {
     pub(crate) next: TransferId,
     pub(crate) pending: BTreeMap<TransferId, (Place, Vec<Carried>)>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub(crate) struct Incoming {
     pub(crate) floor: TransferId,
     pub(crate) accepted: BTreeMap<TransferId, Vec<Refused>>,
@@ -64,10 +65,27 @@ impl Model {
         }
         messages.iter_mut().for_each(|carried| carried.hops += 1);
         let outgoing = self.outgoing.entry(next_hop).or_default();
-        let transfer = outgoing.next;
-        outgoing.next += 1;
+        let transfer = outgoing.next.max(first_transfer(self.life.incarnation));
+        outgoing.next = transfer + 1;
         outgoing.pending.insert(transfer, (place.clone(), messages.clone()));
         Some((transfer, messages))
+    }
+
+    /// How far other groups' transfers have come.
+    pub(crate) fn arrived(&self) -> Vec<(GroupId, TransferId, TransferId)> {
+        let arrived = self.incoming.iter().map(|(origin, incoming)| {
+            let last = incoming.accepted.keys().next_back().map_or(0, |last| last + 1);
+            (*origin, incoming.floor, last.max(incoming.floor))
+        });
+        arrived.collect()
+    }
+
+    /// The ids of all messages that are anywhere in it.
+    pub(crate) fn ids(&self) -> BTreeSet<String> {
+        let pending = self.outgoing.values().flat_map(|outgoing| outgoing.pending.values());
+        let offered = pending.flat_map(|(_, messages)| messages);
+        let queued = self.queues.values().flatten();
+        queued.chain(offered).map(id_of).collect()
     }
 
     pub(crate) fn apply(&mut self, command: &Command) -> Outcome {
@@ -110,6 +128,24 @@ impl Model {
                 incoming.floor = incoming.floor.max(forget.floor);
                 incoming.accepted = incoming.accepted.split_off(&incoming.floor);
                 Outcome::Done
+            }
+            Command::TakeBack(back) => {
+                assert!(back.transfer < first_transfer(self.life.incarnation), "{back:?}");
+                let outgoing = self.outgoing.entry(back.group).or_default();
+                let Some((place, mut messages)) = outgoing.pending.remove(&back.transfer) else {
+                    return Outcome::NotFound;
+                };
+                messages.iter_mut().for_each(|carried| carried.redelivered = true);
+                self.queues.entry(place).or_default().extend(messages);
+                Outcome::Done
+            }
+            Command::Renew(renew) => {
+                if renew.incarnation > self.life.incarnation {
+                    let (incarnation, lineage) = (renew.incarnation, renew.lineage);
+                    self.life = Life { incarnation, lineage };
+                }
+                let Life { incarnation, lineage } = self.life;
+                Outcome::Renewed { incarnation, lineage }
             }
             other => panic!("the mesh proposed {other:?}"),
         }

@@ -7,6 +7,7 @@ use crate::{
     Applied, GroupId, Outcome, Place, batch,
     command::{self, kind, transaction::Part},
     duplicate_ids::DuplicateIds,
+    life::Life,
     producers::Producers,
     queues::Queues,
     subscriptions::Subscriptions,
@@ -54,6 +55,7 @@ pub enum ApplyError {
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Broker {
     pub(crate) group: GroupId,
+    pub(crate) life: Life,
     pub(crate) queues: Queues,
     pub(crate) subscriptions: Subscriptions,
     pub(crate) producers: Producers,
@@ -97,6 +99,7 @@ impl Broker {
     ) -> Result<Outcome, ApplyError> {
         let Self {
             group,
+            life,
             queues,
             subscriptions,
             producers,
@@ -118,7 +121,7 @@ impl Broker {
             kind::TRANSACTION | kind::PIECEMEAL if nested => Err(ApplyError::Nested),
             kind::TRANSACTION => self.apply_transaction(index, body, out),
             kind::PIECEMEAL => self.apply_piecemeal(index, body, out),
-            kind::OFFER => command::offer::apply(queues, transfers, body, out),
+            kind::OFFER => command::offer::apply(queues, transfers, *life, body, out),
             kind::ACCEPT => command::accept::apply(queues, subscriptions, transfers, *group, index, body, out),
             kind::RELEASE => command::release::apply(queues, transfers, body, out),
             kind::FORGET => command::forget::apply(transfers, body),
@@ -133,6 +136,8 @@ impl Broker {
             kind::NOTE_WANTS => command::note_wants::apply(wants, body),
             kind::FORGET_GROUP => command::forget_group::apply(queues, subscriptions, transfers, wants, body, out),
             kind::PASSED => command::passed::apply(producers, index, body),
+            kind::RENEW => command::renew::apply(life, body),
+            kind::TAKE_BACK => command::take_back::apply(queues, transfers, *life, body, out),
             kind::SKIP => command::skip::apply(producers, index, body),
             other => Err(ApplyError::UnknownCommand(other)),
         }
@@ -183,6 +188,11 @@ impl Broker {
     /// This group's id; 0 until it is founded.
     pub fn group(&self) -> GroupId {
         self.group
+    }
+
+    /// Which life of its group this is.
+    pub fn life(&self) -> Life {
+        self.life
     }
 
     /// All queues.

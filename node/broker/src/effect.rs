@@ -89,6 +89,13 @@ pub enum Outcome {
         /// Their messages, which are here again.
         messages: u64,
     },
+    /// The group's life has begun anew, or had before.
+    Renewed {
+        /// The incarnation that it is in.
+        incarnation: u64,
+        /// Its lineage.
+        lineage: u64,
+    },
     /// What went with a group that was forgotten.
     Forgotten(Forgotten),
     /// Against a rule, which the text names.

@@ -10,6 +10,7 @@ pub mod batch;
 pub mod command;
 
 pub mod duplicate_ids;
+pub mod life;
 pub mod place;
 pub mod producers;
 pub mod queue;
@@ -26,10 +27,11 @@ pub use batch::BatchBuilder;
 pub use broker::{ApplyError, Broker, Settings};
 pub use command::{
     Accept, Acknowledge, Carried, Command, Consuming, DeleteDestination, Enqueue, EnqueueOnce, Expire, Forget,
-    ForgetGroup, NoteWants, Offer, Pass, Passed, PutBack, Reclaim, Refused, Release, Return, Skip, Subscribe,
-    Unsubscribe, encode_transaction, stored_in, stores_messages,
+    ForgetGroup, NoteWants, Offer, Pass, Passed, PutBack, Reclaim, Refused, Release, Renew, Return, Skip, Subscribe,
+    TakeBack, Unsubscribe, encode_transaction, stored_in, stores_messages,
 };
 pub use effect::{Applied, Effect, Forgotten, LiveChange, Outcome};
+pub use life::{INCARNATION_MAX, Life, epoch_of, first_transfer, incarnation_of, term_of};
 pub use place::{DeadLetter, GroupId, Place, QueueId, TransferId};
 pub use producers::{Admission, Numbered, Who};
 pub use queue::{Queue, QueueKind, Slot};

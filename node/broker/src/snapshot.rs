@@ -11,6 +11,7 @@
 //! Version 1 was sections 1 to 4, in their first versions, one after the other without any of this.
 
 mod identity;
+mod life;
 mod producers;
 mod queues;
 mod transfers;
@@ -30,7 +31,7 @@ struct Section {
 }
 
 /// In the order of their tags.
-const SECTIONS: [Section; 5] = [
+const SECTIONS: [Section; 6] = [
     Section {
         tag: 1,
         version: identity::VERSION,
@@ -60,6 +61,12 @@ const SECTIONS: [Section; 5] = [
         version: wants::VERSION,
         put: wants::put,
         take: |broker, _, body| wants::take(broker, body),
+    },
+    Section {
+        tag: 6,
+        version: life::VERSION,
+        put: life::put,
+        take: |broker, _, body| life::take(broker, body),
     },
 ];
 

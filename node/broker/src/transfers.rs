@@ -1,6 +1,7 @@
 //! Both sides of handing messages over between groups (P4): what is under offer, and what was accepted.
 //!
-//! The owner numbers its transfers to one group without gaps. The receiver remembers each accepted number until the
+//! The owner numbers its transfers to one group in their order, without gaps within one of its lives (see
+//! [`life`](crate::life)). The receiver remembers each accepted number until the
 //! owner says that everything below a floor is settled; from then on a number below the floor stores nothing. So a late
 //! copy of a transfer, from whichever master and over whichever link, can never be stored twice.
 

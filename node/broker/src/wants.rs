@@ -8,10 +8,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::GroupId;
 
-/// Which word of a group it is: the term of its master, and how often its durable subscriptions have changed in it.
+/// Which word of a group it is: the epoch of its master, and how often its durable subscriptions have changed in it. The
+/// epoch carries the incarnation (see [`epoch_of`](crate::epoch_of)): a group whose log went back is heard all the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct DemandVersion {
-    /// Its master's term.
+    /// Its master's epoch.
     pub term: u64,
     /// Changes in that term.
     pub change: u64,

@@ -1,6 +1,7 @@
-//! `ferrymq journal check`: every record of a stopped node's journal, against its checksum (P9).
+//! `ferrymq journal check`: every record of a stopped node's journal, against its checksum (P9). `ferrymq journal renew`: the
+//! data directory of a stopped node is an older copy, and its group shall begin a new life (P4).
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use indicatif::ProgressBar;
@@ -10,8 +11,9 @@ use super::{
     Exit, Failure,
     output::{Format, print, print_json, size},
 };
+use crate::renewal;
 
-/// Check a stopped node's journal
+/// Check a stopped node's journal, or say that it was put back
 #[derive(Debug, Args)]
 pub(crate) struct JournalArgs {
     #[command(subcommand)]
@@ -36,10 +38,42 @@ Exit codes: 0 whole, 1 cannot be read or is in use, 4 damaged: file, offset and 
         #[arg(short, long, value_enum, default_value_t)]
         output: Format,
     },
+    /// Say that this is an older copy that was put back: its group begins a new incarnation
+    #[command(after_help = "Examples:
+  ferrymq journal renew /var/lib/ferrymq
+
+To be run on the stopped node before it starts with a copy of its data that was put back. The groups that it is linked
+with see by themselves that its log went back, and tell it; this is for what they do not remember. Run it on one member of
+a group. What is in the copy and was consumed since may be delivered again.
+
+Exit codes: 0 noted, 1 cannot be written")]
+    Renew {
+        /// The data directory
+        #[arg(value_name = "DIR")]
+        dir: PathBuf,
+    },
 }
 
 pub(crate) fn run(args: JournalArgs) -> Result<(), Failure> {
-    let JournalCommand::Check { dir, output } = args.command;
+    match args.command {
+        JournalCommand::Check { dir, output } => check(dir, output),
+        JournalCommand::Renew { dir } => renew(&dir),
+    }
+}
+
+fn renew(dir: &Path) -> Result<(), Failure> {
+    if !dir.join("journal").is_dir() {
+        let text = format!(
+            "{} is not a node's data directory: there is no journal in it",
+            dir.display()
+        );
+        return Err(Failure::new(Exit::Failed, text));
+    }
+    renewal::ask(dir).map_err(|error| Failure::new(Exit::Failed, format!("{}: {error}", dir.display())))?;
+    print("the group begins a new incarnation when this node is its master\n")
+}
+
+fn check(dir: PathBuf, output: Format) -> Result<(), Failure> {
     let within = dir.join("journal");
     let dir = if within.is_dir() { within } else { dir };
     if !dir.is_dir() {

@@ -65,9 +65,13 @@ fn tables(status: &Value, full: &Value) -> String {
         return text;
     }
     text += &format!(
-        "\n{} connections, {} consumers{}\n",
+        "\n{} connections, {} consumers{}{}\n",
         cell(&master["connections"]),
         cell(&master["consumers"]),
+        match master["incarnation"].as_u64() {
+            None | Some(0) => String::new(),
+            Some(incarnation) => format!(", incarnation {incarnation}"),
+        },
         if master["store_full"] == json!(true) {
             ", STORE FULL: producers are held back"
         } else {
@@ -224,6 +228,7 @@ fn links_table(master: &Value) -> Table {
     let mut table = Table::new(&[
         "LINK TO",
         "NODE",
+        "INCARNATION",
         "STATE",
         "RTT",
         "SENT",
@@ -236,6 +241,7 @@ fn links_table(master: &Value) -> Table {
         table.row(vec![
             cell(&link["peer"]),
             cell(&link["node"]),
+            cell(&link["incarnation"]),
             cell(&link["state"]),
             micros(&link["rtt_us"]),
             cell(&link["sent"]),
@@ -443,11 +449,11 @@ mod tests {
     fn a_master_shows_links_demand_and_queues() {
         let mut full = status();
         full["master"] = json!({
-            "connections": 3, "consumers": 1, "store_full": true, "queues_total": 7,
+            "connections": 3, "consumers": 1, "incarnation": 2, "store_full": true, "queues_total": 7,
             "queues": [{ "name": "queue://Q", "messages": 5, "bytes": 5120, "in_flight": 1, "consumers": 1,
                          "enqueued": 8, "dequeued": 3 }],
             "mesh": {
-                "links": [{ "peer": "south", "node": 3, "state": "up", "rtt_us": 250, "sent": 4, "received": 2,
+                "links": [{ "peer": "south", "node": 3, "incarnation": 1, "state": "up", "rtt_us": 250, "sent": 4, "received": 2,
                             "refused": 0, "transfers_in_doubt": 1, "last_error": null }],
                 "demand": [{ "destination": "queue://Q", "groups": [{ "group": "south", "next_hop": "south",
                              "consumers": 2, "credit": 2000, "distance": 1, "durable": false }] }],
@@ -460,8 +466,8 @@ mod tests {
         });
         let text = tables(&status(), &full);
         for line in [
-            "3 connections, 1 consumers, STORE FULL: producers are held back",
-            "south    3     up     0.25 ms  4     2         0        1         -",
+            "3 connections, 1 consumers, incarnation 2, STORE FULL: producers are held back",
+            "south    3     1            up     0.25 ms  4     2         0        1         -",
             "queue://Q   south     south  2          2000    1         no",
             "south          1          12",
             "east      00000000000000ea  no      2027-01-15T08:00:00Z  NEWS   9         1.0 KiB  10.0 KiB  yes",

@@ -126,7 +126,9 @@ impl Leader {
     /// Tells the mesh what earlier terms have left under way, and which topics are wanted.
     pub(super) fn begin_mesh(&mut self) {
         let group = self.group.clone();
-        self.bridges.port = self.mesh.start_term(group.with_broker(Broker::group), self.term);
+        let (group_id, life) = group.with_broker(|broker| (broker.group(), broker.life()));
+        self.bridges.port = self.mesh.start_term(group_id, life, self.term);
+        let arrived = group.with_broker(arrived);
         let (next, pending, topics) = group.with_broker(|broker| {
             let outgoing = &broker.transfers().outgoing;
             let next: Vec<(GroupId, TransferId)> = outgoing.iter().map(|(&id, o)| (id, o.next)).collect();
@@ -152,6 +154,7 @@ impl Leader {
         self.bridges.tell(Input::Settled {
             next,
             pending: pending.clone(),
+            arrived,
         });
         for (group, transfer) in pending {
             self.send_transfer(group, transfer);
@@ -164,6 +167,8 @@ impl Leader {
                 let step = match command {
                     Command::Accept(_) => HandOver::Accept,
                     Command::Release(_) => HandOver::Release,
+                    Command::TakeBack(_) => HandOver::TakeBack,
+                    Command::Renew(_) => HandOver::Renew,
                     _ => HandOver::Forget,
                 };
                 let accept = match &command {
@@ -177,9 +182,11 @@ impl Leader {
                 crash::point(step.proposed());
                 let pending = Pending::Mesh { token, step, accept };
                 match step {
-                    HandOver::Accept => self.submit(command.encode(), pending),
+                    HandOver::Accept | HandOver::Renew => self.submit(command.encode(), pending),
                     // The message has moved; what is left is tidying up.
-                    HandOver::Release | HandOver::Forget => self.submit_along(command.encode(), pending),
+                    HandOver::Release | HandOver::TakeBack | HandOver::Forget => {
+                        self.submit_along(command.encode(), pending)
+                    }
                 }
             }
             Output::Demand { destination, rows } => {
@@ -267,6 +274,16 @@ impl Leader {
         self.bridges.unwanted_since.remove(&queue);
         self.bridges.remove_durable(queue);
     }
+}
+
+/// How far the other groups' transfers have come: of each group its floor, and what is above the highest that was accepted.
+fn arrived(broker: &Broker) -> Vec<(GroupId, TransferId, TransferId)> {
+    let incoming = broker.transfers().incoming.iter();
+    let arrived = incoming.map(|(&origin, incoming)| {
+        let next = incoming.accepted.keys().next_back().map_or(0, |last| last + 1);
+        (origin, incoming.floor, next.max(incoming.floor))
+    });
+    arrived.collect()
 }
 
 /// The topic of a client's durable subscription.

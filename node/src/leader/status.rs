@@ -67,17 +67,19 @@ impl Leader {
     }
 
     fn status(&self) -> Value {
-        let (queues, in_doubt, kept, group_id, total) = self.group.with_broker(|broker| {
+        let (queues, in_doubt, kept, group_id, incarnation, total) = self.group.with_broker(|broker| {
             (
                 self.queues(broker),
                 in_doubt(broker),
                 self.kept(broker),
                 broker.group(),
+                broker.life().incarnation,
                 broker.queues().len(),
             )
         });
         json!({
             "group_id": format!("{group_id:016x}"),
+            "incarnation": incarnation,
             "connections": self.clients.len(),
             "consumers": self.consumers.len(),
             "store_full": self.store_full,
@@ -171,7 +173,8 @@ fn link(link: &ferrymq_forwarding::LinkStatus) -> Value {
     json!({
         "peer": link.peer,
         "node": link.node,
-        "epoch": link.epoch,
+        "term": link.term,
+        "incarnation": link.incarnation,
         "state": format!("{:?}", link.state).to_lowercase(),
         "rtt_us": link.rtt_us,
         "rows_in": link.rows_in,

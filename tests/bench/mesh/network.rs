@@ -152,6 +152,13 @@ impl Network {
             });
             let candidates = candidates.collect();
             self.run(START_SPREAD_US / groups as u64);
+            // Earlier terms have left nothing.
+            let settled = Input::Settled {
+                next: Vec::new(),
+                pending: Vec::new(),
+                arrived: Vec::new(),
+            };
+            self.input(group, settled);
             self.input(group, Input::Peers(candidates));
         }
     }

@@ -27,6 +27,8 @@ pub(crate) struct Sent {
     pub(crate) written: BTreeMap<Taker, u32>,
     /// Those for whom a consumer has sent an acknowledgement, answered or not; with automatic ones, that it was written to.
     pub(crate) settled: BTreeSet<Taker>,
+    /// It was in the state or the log of a group that was put back to an older copy: it may be lost, or come again.
+    pub(crate) set_back: bool,
     /// It was taken from the dead letter queue.
     pub(crate) buried: bool,
     /// When an acknowledgement of it was answered, and in which group, by taker.
@@ -77,6 +79,11 @@ impl Sent {
 }
 
 impl History {
+    /// Whether what happens to this message says nothing, since its group was put back.
+    pub(crate) fn is_set_back(&self, id: &str) -> bool {
+        self.sent.get(id).is_some_and(|sent| sent.set_back)
+    }
+
     pub(crate) fn break_promise(&mut self, promise: u8, text: impl Into<String>) {
         self.violations.push(Violation {
             promise,

@@ -3,7 +3,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use ferrymq_broker::GroupId;
+use ferrymq_broker::{GroupId, Life};
 use ferrymq_forwarding::{Input, Output};
 use tokio::sync::mpsc;
 
@@ -19,6 +19,7 @@ pub(crate) struct MeshStarter {
 #[derive(Debug)]
 pub(crate) struct Started {
     pub(crate) group_id: GroupId,
+    pub(crate) life: Life,
     pub(crate) term: u64,
     pub(crate) told: mpsc::UnboundedReceiver<Input>,
     /// Held, so that the loop's end of it stays open; what the mesh says is handed over directly.
@@ -31,11 +32,12 @@ pub(crate) struct RunningMesh;
 
 impl MeshStarter {
     /// Begins the mesh of a term.
-    pub(crate) fn start_term(&self, group_id: GroupId, term: u64) -> Option<MeshPort> {
+    pub(crate) fn start_term(&self, group_id: GroupId, life: Life, term: u64) -> Option<MeshPort> {
         let (input, told) = mpsc::unbounded_channel();
         let (says, output) = mpsc::channel(1);
         *self.started.lock().unwrap_or_else(PoisonError::into_inner) = Some(Started {
             group_id,
+            life,
             term,
             told,
             _says: says,

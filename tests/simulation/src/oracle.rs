@@ -1,7 +1,7 @@
 //! What a group has truly committed: each entry once, in order, from whichever node applied it first. It knows more than
 //! any node does, and is never asked by one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use ferrymq_broker::{Broker, Outcome, Place, Settings, stored_in};
@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// One group's truth.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Oracle {
     pub(crate) broker: Broker,
     pub(crate) index: u64,
@@ -34,6 +34,7 @@ const TRANSACTION: u8 = 21;
 const ENQUEUE_ONCE: u8 = 20;
 const BATCH_HEAD_BYTES: usize = 5;
 const HEAD_BYTES: usize = 5;
+const ID_BYTES_MAX: usize = 16;
 
 impl Oracle {
     pub(crate) fn new() -> Self {
@@ -135,6 +136,35 @@ impl Oracle {
             .into_iter()
             .filter_map(|(place, name)| Some((self.id_at(place)?, name)))
             .collect()
+    }
+
+    /// The ids of all messages that are anywhere in the group, topics' backlogs included.
+    pub(crate) fn ids(&mut self) -> BTreeSet<String> {
+        let queues = self.broker.queues().iter();
+        let places: Vec<Place> = queues
+            .flat_map(|queue| queue.iter_from(0))
+            .map(|(_, slot)| slot.place)
+            .collect();
+        places.into_iter().filter_map(|place| self.id_at(place)).collect()
+    }
+
+    /// Those of these ids that stand at the beginning of a body somewhere in the log behind an entry.
+    pub(crate) fn logged_behind<'a>(&self, index: u64, ids: impl Iterator<Item = &'a String>) -> BTreeSet<String> {
+        let ids: BTreeSet<&[u8]> = ids.map(String::as_bytes).collect();
+        let mut found = BTreeSet::new();
+        for (_, payload) in self.log.iter().skip(index as usize) {
+            for end in payload
+                .iter()
+                .enumerate()
+                .filter(|(_, byte)| **byte == b' ')
+                .map(|(at, _)| at)
+            {
+                let tokens = (3..=ID_BYTES_MAX.min(end)).map(|len| &payload[end - len..end]);
+                let known = tokens.filter(|token| ids.contains(token));
+                found.extend(known.map(|token| String::from_utf8_lossy(token).into_owned()));
+            }
+        }
+        found
     }
 
     /// Messages that are anywhere in the group.

@@ -12,7 +12,7 @@ use ferrymq_broker::{Command, Effect, GroupId, Reclaim};
 use ferrymq_dispatch::Limits;
 use ferrymq_forwarding::{
     Action, Config, Event, Input, KnownGroup, LinkId, Mesh, Output, PeerCandidate, RemoteDemand, Room,
-    frame::{Demand, Frame},
+    frame::{Demand, Frame, Held},
 };
 use ferrymq_message::Destination;
 use ferrymq_protocol::{
@@ -273,7 +273,8 @@ impl Process {
         if let Some(started) = self.starter.take_started()
             && let Some(running) = &mut self.running
         {
-            let config = self.plan.config(started.group_id, self.replica.id, started.term);
+            let mut config = self.plan.config(started.group_id, self.replica.id, started.term);
+            config.life = started.life;
             let mut mesh = Mesh::new(config, self.plan.seed ^ started.term, now_ms);
             let actions = mesh.input(now_ms, Input::Peers(self.plan.peers.clone()));
             running.mesh = Some(mesh);
@@ -316,6 +317,16 @@ impl Process {
 
     /// Something has happened on a link.
     pub(crate) fn on_link(&mut self, event: Event) {
+        let event = match event {
+            Event::Frame {
+                link,
+                frame: Frame::Held(_),
+            } if self.sabotage == Some(Sabotage::TrustOldMarks) => Event::Frame {
+                link,
+                frame: Frame::Held(Held::default()),
+            },
+            event => event,
+        };
         let now_ms = Instant::now().0 / 1_000;
         if let Some(mesh) = self.running.as_mut().and_then(|running| running.mesh.as_mut()) {
             let actions = mesh.event(now_ms, event);

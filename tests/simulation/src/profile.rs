@@ -52,6 +52,8 @@ pub(crate) enum Fault {
     BlockGroups,
     /// A whole group is away for longer than the others remember by themselves.
     GroupAway,
+    /// The data of a group of one are copied, or put back to that copy.
+    PutBack,
 }
 
 const ALL: [(Fault, u64); 19] = [
@@ -110,6 +112,11 @@ impl Profile {
             let all: u64 = weights.iter().map(|(_, weight)| weight).sum();
             weights.push((Fault::ShortDisk, all / 12 + 1));
         }
+        let is_put_back = seed % 4 == 2 && groups.len() > 1 && groups.contains(&1);
+        if is_put_back {
+            let all: u64 = weights.iter().map(|(_, weight)| weight).sum();
+            weights.push((Fault::PutBack, all / 4 + 1));
+        }
         if seed % 4 == 1 {
             let all: u64 = weights.iter().map(|(_, weight)| weight).sum();
             weights.push((Fault::FullDisk, all / 4 + 1));
@@ -126,7 +133,8 @@ impl Profile {
             lost_one_in: [0, 100, 15][rough as usize],
             doubled_one_in: [0, 60, 20][rough as usize],
             late_one_in: [0, 50, 20][rough as usize],
-            restarts: rng.one_in(2),
+            // A program that is started again could not know what its group has forgotten.
+            restarts: rng.one_in(2) && !is_put_back,
         }
     }
 

@@ -64,11 +64,13 @@ pub enum Sabotage {
     ForgetAbsent,
     /// The mesh is not told that there is no room.
     TakeUnbounded,
+    /// A group is told that its neighbours hold nothing of it.
+    TrustOldMarks,
 }
 
 impl Sabotage {
     /// All of them.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 28] = [
         Self::SkipSync,
         Self::AnswerUnsynced,
         Self::AnswerEarly,
@@ -96,12 +98,15 @@ impl Sabotage {
         Self::KeepDemand,
         Self::ForgetAbsent,
         Self::TakeUnbounded,
+        Self::TrustOldMarks,
     ];
 
     /// The promises of which one must notice it, by number; 0 is the transactions' wholeness.
     pub fn breaks(self) -> &'static [u8] {
         match self {
             Self::SkipSync | Self::AnswerUnsynced => &[1, 2],
+            // What is in doubt for ever is told at the end.
+            Self::TrustOldMarks => &[2, 4],
             Self::ForgetAbsent => &[2],
             // Told five times a second who owns a message (P4), and at the end that it is lost.
             Self::DropReturned | Self::DropRejected => &[2, 4],

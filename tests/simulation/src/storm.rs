@@ -1,9 +1,12 @@
 //! Faults, as they strike and as they end.
 
-use ferrymq_simulated_journal::{Crash, forge};
+use std::collections::BTreeMap;
+
+use ferrymq_simulated_journal::{Crash, disk::Copied, forge};
 
 use crate::{
     client::Job,
+    oracle::Oracle,
     profile::Fault,
     sabotage::Sabotage,
     world::{Due, MS, World},
@@ -13,6 +16,8 @@ use crate::{
 #[derive(Debug, Default)]
 pub(crate) struct Storm {
     pub(crate) struck: Vec<Fault>,
+    /// Of nodes that are alone in their group: their data and what was true then.
+    copies: BTreeMap<usize, (Copied, Oracle)>,
 }
 
 /// The end of something.
@@ -137,7 +142,36 @@ impl World {
                     }
                 }
             }
+            Fault::PutBack => self.copy_or_put_back(node),
             Fault::Isolate | Fault::BlockOneWay | Fault::BlockGroups => self.block(fault, node),
+        }
+    }
+
+    /// A group of one is stopped and its data are copied; the next time they are put back to that copy.
+    fn copy_or_put_back(&mut self, node: usize) {
+        let alone = |node: &usize| self.groups[self.nodes[*node].group].len() == 1;
+        let Some(node) = [node].into_iter().chain(0..self.nodes.len()).find(alone) else {
+            return;
+        };
+        if self.nodes[node].process.is_none() || self.nodes[node].flipped.is_some() || self.nodes[node].failing {
+            return;
+        }
+        self.crash(node, Crash::Killed, true);
+        let group = self.nodes[node].group;
+        let Some((disk, truth)) = self.storm.copies.remove(&node) else {
+            let copy = (self.nodes[node].machine.copy(), self.oracles[group].clone());
+            self.storm.copies.insert(node, copy);
+            return;
+        };
+        self.say(|| format!("the data of node {node} are put back"));
+        self.nodes[node].machine.put_back(&disk);
+        let lost = std::mem::replace(&mut self.oracles[group], truth);
+        let mut concerned = lost.logged_behind(self.oracles[group].index, self.history.sent.keys());
+        concerned.extend(self.oracles[group].ids());
+        for id in concerned {
+            if let Some(sent) = self.history.sent.get_mut(&id) {
+                sent.set_back = true;
+            }
         }
     }
 

@@ -24,9 +24,11 @@ pub mod passed;
 pub mod put_back;
 pub mod reclaim;
 pub mod release;
+pub mod renew;
 pub mod return_;
 pub mod skip;
 pub mod subscribe;
+pub mod take_back;
 pub(crate) mod transaction;
 pub mod unsubscribe;
 
@@ -49,9 +51,11 @@ pub use passed::Passed;
 pub use put_back::PutBack;
 pub use reclaim::Reclaim;
 pub use release::Release;
+pub use renew::Renew;
 pub use return_::Return;
 pub use skip::Skip;
 pub use subscribe::Subscribe;
+pub use take_back::TakeBack;
 pub use unsubscribe::Unsubscribe;
 
 use crate::{GroupId, wire::put_destination};
@@ -107,6 +111,10 @@ pub enum Command {
     NoteWants(NoteWants),
     /// Forget a group that is lost for good.
     ForgetGroup(ForgetGroup),
+    /// Begin a new life of this group.
+    Renew(Renew),
+    /// Take back a transfer of an earlier life.
+    TakeBack(TakeBack),
 }
 
 /// The numbers of the kinds.
@@ -137,6 +145,8 @@ pub(crate) mod kind {
     pub(crate) const SKIP: u8 = 23;
     pub(crate) const NOTE_WANTS: u8 = 25;
     pub(crate) const FORGET_GROUP: u8 = 26;
+    pub(crate) const RENEW: u8 = 30;
+    pub(crate) const TAKE_BACK: u8 = 31;
 }
 
 impl Command {
@@ -172,6 +182,8 @@ impl Command {
             Self::Skip(c) => framed(out, kind::SKIP, |out| c.encode(out)),
             Self::NoteWants(c) => framed(out, kind::NOTE_WANTS, |out| c.encode(out)),
             Self::ForgetGroup(c) => framed(out, kind::FORGET_GROUP, |out| c.encode(out)),
+            Self::Renew(c) => framed(out, kind::RENEW, |out| c.encode(out)),
+            Self::TakeBack(c) => framed(out, kind::TAKE_BACK, |out| c.encode(out)),
         }
     }
 
@@ -216,7 +228,7 @@ pub fn stores_messages(command: &[u8]) -> bool {
 }
 
 /// Kinds that store no message.
-const NOTES: [u8; 19] = [
+const NOTES: [u8; 21] = [
     kind::ACKNOWLEDGE,
     kind::RETURN,
     kind::EXPIRE,
@@ -236,6 +248,8 @@ const NOTES: [u8; 19] = [
     kind::SKIP,
     kind::NOTE_WANTS,
     kind::FORGET_GROUP,
+    kind::RENEW,
+    kind::TAKE_BACK,
 ];
 
 /// Bytes of a command's header.

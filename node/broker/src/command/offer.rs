@@ -6,6 +6,7 @@ use bytes::{BufMut, BytesMut};
 use crate::{
     ApplyError, Effect, GroupId, Outcome, QueueId,
     effect::Applied,
+    life::{Life, first_transfer},
     queue::OFFERED,
     queues::Queues,
     transfers::{PendingOffer, Transfers},
@@ -37,6 +38,7 @@ impl Offer {
 pub(crate) fn apply(
     queues: &mut Queues,
     transfers: &mut Transfers,
+    life: Life,
     mut body: Reader,
     out: &mut Applied,
 ) -> Result<Outcome, ApplyError> {
@@ -59,8 +61,8 @@ pub(crate) fn apply(
     }
     let outgoing = transfers.outgoing.entry(group).or_default();
     outgoing.group_name = group_name;
-    let transfer = outgoing.next;
-    outgoing.next += 1;
+    let transfer = outgoing.next.max(first_transfer(life.incarnation));
+    outgoing.next = transfer + 1;
     outgoing.pending.insert(
         transfer,
         PendingOffer {

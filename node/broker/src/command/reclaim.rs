@@ -8,7 +8,7 @@ use crate::{
     effect::Applied,
     queue::{OFFERED, REDELIVERED},
     queues::Queues,
-    transfers::{Outgoing, Transfers},
+    transfers::{Outgoing, PendingOffer, Transfers},
     wire::Reader,
 };
 
@@ -44,21 +44,28 @@ pub(crate) fn take_back(queues: &mut Queues, outgoing: &mut Outgoing, out: &mut 
     let pending = std::mem::take(&mut outgoing.pending);
     let (transfers, mut returned) = (pending.len() as u64, 0);
     for offer in pending.into_values() {
-        let Some(messages) = queues.get_mut(offer.queue) else {
-            continue;
-        };
-        for seq in offer.seqs {
-            if let Some(slot) = messages.get_mut(seq) {
-                returned += 1;
-                slot.set(OFFERED, false);
-                slot.set(REDELIVERED, true);
-                out.effects.push(Effect::Available {
-                    queue: offer.queue,
-                    seq,
-                    returned: true,
-                });
-            }
-        }
+        returned += take_back_one(queues, offer, out);
     }
     (transfers, returned)
+}
+
+/// Takes back one transfer. Returns how many messages.
+pub(crate) fn take_back_one(queues: &mut Queues, offer: PendingOffer, out: &mut Applied) -> u64 {
+    let Some(messages) = queues.get_mut(offer.queue) else {
+        return 0;
+    };
+    let mut returned = 0;
+    for seq in offer.seqs {
+        if let Some(slot) = messages.get_mut(seq) {
+            returned += 1;
+            slot.set(OFFERED, false);
+            slot.set(REDELIVERED, true);
+            out.effects.push(Effect::Available {
+                queue: offer.queue,
+                seq,
+                returned: true,
+            });
+        }
+    }
+    returned
 }

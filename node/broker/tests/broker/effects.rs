@@ -1,9 +1,10 @@
 //! What each command brings about: outcomes, effects and what the state holds afterwards.
 
 use ferrymq_broker::{
-    Acknowledge, Command, Consuming, DeadLetter, DeleteDestination, DemandVersion, Effect, Enqueue, Expire, Forget,
-    ForgetGroup, GroupId, LiveChange, NoteWants, Offer, Outcome, Owner, Pass, PutBack, Reclaim, Refused, Release,
-    Return, Subscribe, Unsubscribe,
+    Acknowledge, Broker, Command, Consuming, DeadLetter, DeleteDestination, DemandVersion, Effect, Enqueue, Expire,
+    Forget, ForgetGroup, GroupId, LiveChange, NoteWants, Offer, Outcome, Owner, Pass, PutBack, Reclaim, Refused,
+    Release, Renew, Return, Settings, Subscribe, TakeBack, Unsubscribe, epoch_of, first_transfer, incarnation_of,
+    term_of,
 };
 use ferrymq_message::{Destination, DestinationKind, Message, Producer};
 
@@ -586,6 +587,42 @@ fn what_is_reclaimed_is_marked_p3() {
         Outcome::NotFound
     );
     assert_eq!(group.broker.transfers().outgoing[&SOUTH].floor(), 1);
+}
+
+#[test]
+fn a_new_life_numbers_its_transfers_anew_and_takes_back_only_older_ones_p4() {
+    let (mut group, _) = with_queue(&["a", "b", "c"]);
+    let take_back = |transfer| Command::TakeBack(TakeBack { group: SOUTH, transfer });
+    let renew = |incarnation, lineage| Command::Renew(Renew { incarnation, lineage });
+    group.apply(&offer(1, &[0]));
+    assert_eq!(
+        group.outcome(&take_back(0)),
+        Outcome::NotFound,
+        "it is of this life, so its receiver answers for it"
+    );
+    let renewed = |incarnation, lineage| Outcome::Renewed { incarnation, lineage };
+    assert_eq!(group.outcome(&renew(2, 7)), renewed(2, 7));
+    assert_eq!(group.outcome(&renew(1, 8)), renewed(2, 7), "one that comes late");
+    assert_eq!(group.outcome(&renew(u64::MAX, 8)), renewed(2, 7), "one that cannot be");
+    assert_eq!(group.broker.life().epoch(3), epoch_of(2, 3));
+    let first = first_transfer(2);
+    assert_eq!((incarnation_of(first), term_of(epoch_of(2, 3))), (2, 3));
+    for (seq, transfer) in [(1, first), (2, first + 1)] {
+        let taken = vec![seq];
+        assert_eq!(group.outcome(&offer(1, &[seq])), Outcome::Offered { transfer, taken });
+    }
+    assert_eq!(
+        group.broker.transfers().outgoing[&SOUTH].floor(),
+        0,
+        "the old one is in doubt"
+    );
+    assert_eq!(group.apply(&take_back(0)).effects, vec![available(1, 0, true)]);
+    let queue = group.broker.queues().get(1).unwrap();
+    assert!(queue.redelivered(0, queue.get(0).unwrap()), "nobody can tell (P3)");
+    assert_eq!(group.outcome(&take_back(first)), Outcome::NotFound);
+    assert_eq!(group.broker.transfers().outgoing[&SOUTH].floor(), first);
+    let again = Broker::decode(&group.broker.encode(), Settings::default()).unwrap();
+    assert_eq!(again, group.broker);
 }
 
 #[test]

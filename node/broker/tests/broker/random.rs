@@ -3,7 +3,7 @@
 use ferrymq_broker::{
     Accept, Acknowledge, Carried, Command, Consuming, DeadLetter, DeleteDestination, DemandVersion, Enqueue,
     EnqueueOnce, Expire, Forget, ForgetGroup, NoteWants, Offer, Owner, Pass, Passed, PutBack, Reclaim, Refused,
-    Release, Return, Skip, Subscribe, Unsubscribe,
+    Release, Renew, Return, Skip, Subscribe, TakeBack, Unsubscribe,
 };
 use ferrymq_message::{Destination, DestinationKind, Message, Producer};
 use proptest::{collection::vec, option, prelude::*, sample::select};
@@ -38,6 +38,8 @@ fn plain() -> impl Strategy<Value = Command> {
         2 => (2..4u64, 0..8u64).prop_map(|(origin, floor)| Command::Forget(Forget { origin, floor })),
         1 => (2..4u64).prop_map(|group| Command::Reclaim(Reclaim { group })),
         1 => (2..4u64).prop_map(|group| Command::ForgetGroup(ForgetGroup { group })),
+        1 => (0..3u64).prop_map(|incarnation| Command::Renew(Renew { incarnation, lineage: 7 })),
+        1 => (2..4u64, 0..6u64).prop_map(|(group, transfer)| Command::TakeBack(TakeBack { group, transfer })),
         1 => (2..4u64, 0..3u64, any::<bool>()).prop_map(|(group, change, adds)| {
             let topics = vec!["T".to_owned(), "A.>".to_owned()];
             let (added, removed) = if adds { (topics, Vec::new()) } else { (Vec::new(), topics) };

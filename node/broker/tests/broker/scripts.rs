@@ -368,6 +368,7 @@ fn said(outcome: &Outcome) -> String {
         Outcome::NotFound => "not found".into(),
         Outcome::Reclaimed { .. } => "done".into(),
         Outcome::Forgotten(_) => "forgotten".into(),
+        Outcome::Renewed { incarnation, .. } => format!("incarnation {incarnation}"),
         Outcome::Refused(why) => format!("refused: {why}"),
         Outcome::Many(outcomes) => outcomes.iter().map(said).collect::<Vec<_>>().join(", "),
     }

@@ -9,12 +9,15 @@ use ferrymq_replication::Failure;
 
 use crate::{crash, leader::Leader};
 
-/// The steps of handing over that the mesh proposes; the first one, the offer, is the dispatcher's.
+/// The steps of handing over that the mesh proposes, and what it does where the log went back; the first step, the offer,
+/// is the dispatcher's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in super::super) enum HandOver {
     Accept,
     Release,
+    TakeBack,
     Forget,
+    Renew,
 }
 
 impl HandOver {
@@ -23,6 +26,8 @@ impl HandOver {
         match self {
             Self::Accept => "accept-proposed",
             Self::Release => "release-proposed",
+            Self::TakeBack => "take-back-proposed",
+            Self::Renew => "renew-proposed",
             Self::Forget => "forget-proposed",
         }
     }
@@ -32,6 +37,8 @@ impl HandOver {
         match self {
             Self::Accept => "accept-committed",
             Self::Release => "release-committed",
+            Self::TakeBack => "take-back-committed",
+            Self::Renew => "renew-committed",
             Self::Forget => "forget-committed",
         }
     }

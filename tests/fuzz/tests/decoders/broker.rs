@@ -4,7 +4,7 @@ use bytes::Bytes;
 use ferrymq_broker::{
     Accept, Acknowledge, BatchBuilder, Broker, Carried, Command, Consuming, DeadLetter, DeleteDestination,
     DemandVersion, Enqueue, EnqueueOnce, Expire, Forget, ForgetGroup, NoteWants, Offer, Owner, Passed, Reclaim,
-    Refused, Release, Return, Settings, Skip, Subscribe, Unsubscribe,
+    Refused, Release, Renew, Return, Settings, Skip, Subscribe, TakeBack, Unsubscribe,
 };
 use ferrymq_fuzz::Target;
 use ferrymq_message::{Destination, DestinationKind, Message};
@@ -114,6 +114,11 @@ fn commands() -> Vec<Command> {
         Command::Forget(Forget { origin: 3, floor: 9 }),
         Command::Reclaim(Reclaim { group: 3 }),
         Command::ForgetGroup(ForgetGroup { group: 3 }),
+        Command::Renew(Renew {
+            incarnation: 2,
+            lineage: 7,
+        }),
+        Command::TakeBack(TakeBack { group: 3, transfer: 1 }),
         Command::NoteWants(NoteWants {
             group: 3,
             name: "south".into(),

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use ferrymq_broker::{Carried, DeadLetter, DemandVersion, Refused};
 use ferrymq_forwarding::{
-    frame::{Assembler, Demand, Frame, Hello, Transfer},
+    frame::{Assembler, Demand, Frame, Held, Hello, Transfer},
     row::{Key, Row},
 };
 use ferrymq_fuzz::Target;
@@ -38,7 +38,13 @@ fn every_frame() -> Vec<Frame> {
             group: "north".to_owned(),
             group_id: 1,
             epoch: 2,
+            lineage: 4,
             node: 3,
+        }),
+        Frame::Held(Held {
+            epoch: 1,
+            floor: 2,
+            next: 3,
         }),
         Frame::Redirect {
             endpoints: vec!["a:1".to_owned(), "[::1]:2".to_owned()],

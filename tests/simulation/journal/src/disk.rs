@@ -38,6 +38,14 @@ pub struct Machine {
     state: Mutex<Disk>,
 }
 
+/// What an operator has copied of a disk.
+#[derive(Debug, Clone)]
+pub struct Copied {
+    files: BTreeMap<u64, Inode>,
+    names: BTreeMap<PathBuf, u64>,
+    next_inode: u64,
+}
+
 #[derive(Debug)]
 struct Disk {
     files: BTreeMap<u64, Inode>,
@@ -66,7 +74,7 @@ enum Naming {
     Unbind(PathBuf),
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 struct Inode {
     seen: Vec<u8>,
     on_disk: Vec<u8>,
@@ -78,7 +86,7 @@ struct Inode {
     synced: Vec<(usize, usize)>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 enum Change {
     Write(usize, Vec<u8>),
     Length(usize),
@@ -156,6 +164,32 @@ impl Machine {
         disk.names.clear();
         disk.names_on_disk.clear();
         disk.renames.clear();
+    }
+
+    /// A copy of all files, as programs see them.
+    pub fn copy(&self) -> Copied {
+        let disk = self.lock();
+        let mut files = disk.files.clone();
+        for file in files.values_mut() {
+            file.on_disk.clone_from(&file.seen);
+            file.unsynced.clear();
+        }
+        let (names, next_inode) = (disk.names.clone(), disk.next_inode);
+        Copied {
+            files,
+            names,
+            next_inode,
+        }
+    }
+
+    /// Puts a copy in the place of all files.
+    pub fn put_back(&self, copied: &Copied) {
+        self.wipe();
+        let mut disk = self.lock();
+        disk.files = copied.files.clone();
+        disk.names.clone_from(&copied.names);
+        disk.names_on_disk.clone_from(&copied.names);
+        disk.next_inode = disk.next_inode.max(copied.next_inode);
     }
 
     /// Flips one bit of something that had been on disk long before; `None` where there is nothing such. Returns file,

@@ -17,7 +17,7 @@ pub(crate) fn delivers(history: &mut History, written: &Written<'_>) {
 pub(crate) fn at_the_end(world: &mut World) {
     let mut lost = Vec::new();
     for (id, sent) in &world.history.sent {
-        if sent.acknowledged_us.is_none() {
+        if sent.acknowledged_us.is_none() || sent.set_back {
             continue;
         }
         if sent.destination.starts_with("/topic/") {

@@ -7,6 +7,9 @@ pub(crate) fn delivers(history: &mut History, written: &Written<'_>) {
     let (Some(sent), Some(taker)) = (history.sent.get(written.id), written.taker) else {
         return;
     };
+    if sent.set_back {
+        return;
+    }
     let mut broken = Vec::new();
     if let Some((at_us, group)) = sent.consumed.get(taker)
         && *at_us < written.now_us

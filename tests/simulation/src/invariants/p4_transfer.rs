@@ -14,7 +14,7 @@ pub(crate) fn audit(world: &mut World) {
     for group in 0..world.oracles.len() {
         for (id, queue) in world.oracles[group].owned() {
             match owners.insert(id.clone(), group) {
-                Some(other) if other != group => {
+                Some(other) if other != group && !world.history.is_set_back(&id) => {
                     broken.push(format!("{id} on {queue} is owned by groups {other} and {group}"))
                 }
                 _ => {}
@@ -26,7 +26,10 @@ pub(crate) fn audit(world: &mut World) {
         there.extend(oracle.on_queues(true).into_iter().map(|(id, _)| id));
     }
     for (id, sent) in &world.history.sent {
-        let waits = sent.acknowledged_us.is_some() && !sent.may_be_gone() && sent.destination.starts_with("/queue/");
+        let waits = sent.acknowledged_us.is_some()
+            && !sent.set_back
+            && !sent.may_be_gone()
+            && sent.destination.starts_with("/queue/");
         if waits && !there.contains(id) {
             broken.push(format!("{id} is owned by no group, and nobody has acknowledged it"));
         }

@@ -14,6 +14,9 @@ pub(crate) fn delivers(history: &mut History, written: &Written<'_>) {
     let Some((producer, number)) = split(written.id) else {
         return;
     };
+    if history.is_set_back(written.id) {
+        return;
+    }
     let within = history
         .last_in_subscription
         .insert((written.subscription, producer.to_owned()), number);
@@ -26,9 +29,13 @@ pub(crate) fn delivers(history: &mut History, written: &Written<'_>) {
         .entry((taker.clone(), producer.to_owned()))
         .or_default();
     if number > *first {
-        let skipped = *first + 1;
+        let before = *first + 1..number;
         *first = number;
-        if skipped < number {
+        // The first of those that are neither here nor set back.
+        let skipped = before
+            .into_iter()
+            .find(|before| !history.is_set_back(&format!("{producer}/{before}")));
+        if let Some(skipped) = skipped {
             let text = format!("{producer}/{number} came before {producer}/{skipped}");
             history.break_promise(6, text);
         }
