@@ -478,6 +478,8 @@ impl Outgoing {
             floor,
             destination,
             target: self.target,
+            // As it is when it is sent.
+            time_ms: 0,
             messages,
         }
     }

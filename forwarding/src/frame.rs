@@ -7,7 +7,7 @@
 //!  2 Redirect  count u32, endpoint text …
 //!  3 Demand    flags u8 (1 snapshot, 2 last) |                 Transfer:   transfer u64 | floor u64 |
 //!              count u32, row … | count u32, gone key …                    destination kind u8, name text |
-//!  4 Pulse     rows u64 | hash u64 | floor u64                             target (present u8 [u64]) |
+//!  4 Pulse     rows u64 | hash u64 | floor u64 | time u64                  target (present u8 [u64]) | time u64 |
 //!  5 Resync    –                                                           count u32, message …
 //!  6 Accepted  transfer u64 | count u32, (position u32,        message:    redeliveries u16 | redelivered u8 |
 //!              reason u8) … | count u32, row … |                           hops u8 | dead letter (present u8
@@ -16,6 +16,7 @@
 //! 10 Held      epoch u64 | floor u64 | next u64
 //! ```
 //!
+//! A time is milliseconds since 1970 by the teller's group time, 0 where it does not know it; messages' ends are by it.
 //! Integers are little-endian, a text is its length (u32) and UTF-8. Rows are pictured in [`row`](crate::row). The two
 //! channels are each in order, but not with each other.
 
@@ -46,7 +47,7 @@ pub enum Frame {
     Held(Held),
     /// Rows of demand, whole or changed.
     Demand(Demand),
-    /// Each second: a hash over all rows told, and the floor of transfers.
+    /// Each second: a hash over all rows told, the floor of transfers, and the time.
     Pulse {
         /// Rows told.
         rows: u64,
@@ -54,6 +55,8 @@ pub enum Frame {
         hash: u64,
         /// Every transfer of the teller below this number is settled.
         floor: TransferId,
+        /// How late it is for the teller's group, in milliseconds since 1970; 0 for unknown.
+        time_ms: u64,
     },
     /// Please tell all rows anew.
     Resync,
@@ -127,6 +130,8 @@ pub struct Transfer {
     pub destination: Destination,
     /// Of a topic: the group whose subscribers this copy is for.
     pub target: Option<GroupId>,
+    /// How late it is for the teller's group, in milliseconds since 1970; 0 for unknown. Messages' ends are by this time.
+    pub time_ms: u64,
     /// The messages, in order.
     pub messages: Vec<Carried>,
 }
@@ -222,8 +227,13 @@ impl Frame {
                 demand.encode_rows(&mut out);
                 kind::DEMAND
             }
-            Self::Pulse { rows, hash, floor } => {
-                [rows, hash, floor]
+            Self::Pulse {
+                rows,
+                hash,
+                floor,
+                time_ms,
+            } => {
+                [rows, hash, floor, time_ms]
                     .into_iter()
                     .for_each(|number| out.put_u64_le(*number));
                 kind::PULSE
@@ -287,6 +297,7 @@ impl Frame {
                 rows: from.u64()?,
                 hash: from.u64()?,
                 floor: from.u64()?,
+                time_ms: from.u64()?,
             },
             kind::RESYNC => Self::Resync,
             kind::ACCEPTED => Self::Accepted {
@@ -431,6 +442,7 @@ impl Transfer {
         head.put_u64_le(self.floor);
         put_destination(&mut head, &self.destination);
         put_option(&mut head, self.target.as_ref(), |out, group| out.put_u64_le(*group));
+        head.put_u64_le(self.time_ms);
         head.put_u32_le(self.messages.len() as u32);
         for carried in &self.messages {
             head.put_u16_le(carried.redeliveries);
@@ -456,6 +468,7 @@ impl Transfer {
             floor: from.u64()?,
             destination: from.destination()?,
             target: from.option(Reader::u64)?,
+            time_ms: from.u64()?,
             messages: from.list(9, carried)?,
         })
     }

@@ -25,6 +25,12 @@ pub enum Input {
         /// What may be sent ahead of the free places.
         pace: Pace,
     },
+    /// How late it is for this group, in milliseconds since 1970: once a second, since the mesh has a clock of its own for
+    /// the time between. Messages cross with what is left of their lives by it.
+    Time {
+        /// The group's time.
+        time_ms: u64,
+    },
     /// How much room this group has for messages from others now. It has all of it until told otherwise.
     Room(Room),
     /// An offer was committed, or is pending from an earlier term (and then may already be accepted there). Sent, and

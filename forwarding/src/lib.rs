@@ -25,6 +25,7 @@ mod proposals;
 mod receiver;
 pub mod refusal;
 
+mod group_time;
 mod jitter;
 mod link_state;
 mod target;

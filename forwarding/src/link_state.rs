@@ -54,6 +54,8 @@ pub(crate) struct Session {
     pub(crate) is_cleared: bool,
     /// Before that demand was heard, and not taken in.
     pub(crate) has_missed: bool,
+    /// By how much the other group's time is ahead of this one's.
+    pub(crate) skew_ms: Option<i64>,
     heard_ms: u64,
     /// Nothing is heard of it, so that it covers its group no longer: another node may be the master there.
     is_suspect: bool,
@@ -329,6 +331,7 @@ impl Links {
             held: None,
             is_cleared: false,
             has_missed: false,
+            skew_ms: None,
             heard_ms: now_ms,
             is_suspect: false,
             dialled,

@@ -17,7 +17,8 @@ use crate::{
     config::Config,
     demand::DemandTable,
     event::Event,
-    frame::Frame,
+    frame::{Frame, Transfer},
+    group_time::GroupTime,
     input::Input,
     jitter::Jitter,
     link_state::Links,
@@ -37,6 +38,7 @@ pub struct Mesh {
     proposals: Proposals,
     /// A new life of this group is proposed, for this reason.
     renewing: Option<String>,
+    time: GroupTime,
     /// What the node was told last, so that it is told changes only.
     node_knows: BTreeMap<Destination, Vec<RemoteDemand>>,
     groups_told: BTreeMap<GroupId, KnownGroup>,
@@ -64,6 +66,7 @@ impl Mesh {
             proposals: Proposals::default(),
             renewing: None,
             jitter: Jitter::new(seed),
+            time: GroupTime::default(),
             node_knows: BTreeMap::new(),
             groups_told: BTreeMap::new(),
             status_told: Vec::new(),
@@ -98,6 +101,7 @@ impl Mesh {
                 self.demand
                     .local(destination, consumers, credit, selectors, durable, pace);
             }
+            Input::Time { time_ms } => self.time.told(now_ms, time_ms),
             Input::Room(room) => self.room(now_ms, room),
             Input::Settled { next, pending, arrived } => {
                 self.bridges.settled(next, pending);
@@ -211,8 +215,19 @@ impl Mesh {
                 self.missed(link)
             }
             (Frame::Demand(demand), Some(group)) => self.heard_demand(now_ms, link, group, demand),
-            (Frame::Pulse { rows, hash, floor }, Some(group)) => self.pulse_heard(link, group, rows, hash, floor),
-            (Frame::Resync, Some(group)) => self.tell_all(link, group),
+            (
+                Frame::Pulse {
+                    rows,
+                    hash,
+                    floor,
+                    time_ms,
+                },
+                Some(group),
+            ) => {
+                self.time_heard(now_ms, link, time_ms);
+                self.pulse_heard(link, group, rows, hash, floor);
+            }
+            (Frame::Resync, Some(group)) => self.tell_all(now_ms, link, group),
             (Frame::Transfer(transfer), Some(group)) => self.transfer_arrived(now_ms, link, group, transfer),
             (
                 Frame::Accepted {
@@ -246,11 +261,17 @@ impl Mesh {
         if now_ms >= self.pulse_at_ms {
             self.pulse_at_ms = now_ms + self.config.hash_interval_ms;
             self.repeat_overdue(now_ms);
-            self.pulse();
+            self.pulse(now_ms);
             self.tell_status();
         }
         self.tell_node();
         std::mem::take(&mut self.actions)
+    }
+
+    /// By now it is later than when it was offered.
+    fn send_transfer(&mut self, now_ms: u64, link: u64, transfer: Transfer) {
+        let time_ms = self.time.now_ms(now_ms);
+        self.send(link, Frame::Transfer(Transfer { time_ms, ..transfer }));
     }
 
     fn send(&mut self, link: u64, frame: Frame) {

@@ -116,6 +116,9 @@ pub struct LinkStatus {
     pub since_ms: u64,
     /// Round trip, in microseconds; 0 until measured.
     pub rtt_us: u32,
+    /// By how much its group's time is ahead of this group's, in milliseconds, as of its last word; none until both are
+    /// known.
+    pub skew_ms: Option<i64>,
     /// Rows of demand heard.
     pub rows_in: u64,
     /// Rows of demand told.

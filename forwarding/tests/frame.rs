@@ -52,6 +52,7 @@ fn transfer(sizes: &[usize]) -> Frame {
     Frame::Transfer(Transfer {
         transfer: 9,
         floor: 4,
+        time_ms: 8,
         destination: Destination::queue("Q"),
         target: Some(u64::MAX),
         messages,
@@ -109,6 +110,7 @@ fn every_frame() -> Vec<Frame> {
             rows: 1,
             hash: u64::MAX,
             floor: 3,
+            time_ms: 4,
         },
         Frame::Resync,
         Frame::Accepted {
@@ -147,12 +149,15 @@ fn known_bytes_keep_their_meaning() {
         rows: 1,
         hash: 2,
         floor: 3,
+        time_ms: 4,
     }
     .encode();
     assert_eq!((encoded[0].kind, encoded[0].lane), (4, Lane::Control));
     assert_eq!(
         payload(&encoded[0])[..],
-        [1, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0]
+        [
+            1, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0
+        ]
     );
     let hello = Frame::Hello(Hello {
         version: 1,

@@ -17,7 +17,6 @@ use tokio::{
 };
 
 use crate::{
-    clock,
     load::Load,
     outbox::{Allowance, Outbox},
     places::Place,
@@ -364,7 +363,8 @@ impl Driven {
     }
 
     pub(crate) fn on_input(&mut self) {
-        self.session.on_bytes(&mut self.input, clock::now_ms(), &mut self.out);
+        let now_ms = self.limits.load.group_time_ms();
+        self.session.on_bytes(&mut self.input, now_ms, &mut self.out);
         self.own_words_bytes += self.out.bytes();
         self.count_breach();
         self.settle();
@@ -400,7 +400,8 @@ impl Driven {
                     self.session.on_reply(token, result, &mut self.out);
                 }
                 if !self.input.is_empty() && !self.session.is_paused() {
-                    self.session.on_bytes(&mut self.input, clock::now_ms(), &mut self.out);
+                    let now_ms = self.limits.load.group_time_ms();
+                    self.session.on_bytes(&mut self.input, now_ms, &mut self.out);
                 }
                 self.settle();
             }

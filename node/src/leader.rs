@@ -5,11 +5,14 @@
 //! node becomes master and dropped when it is that no longer; nothing of it is replicated.
 
 mod client;
+mod clocks;
 mod delivery;
 mod direct;
+mod group_time;
 mod mesh;
 mod outcome;
 mod request;
+mod skew;
 mod status;
 mod subscriptions;
 mod transactions;
@@ -33,6 +36,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::{clock, connection::FromClient, load::Load, mesh::MeshStarter};
 use client::Client;
+use clocks::TermClock;
 use mesh::Bridges;
 pub(crate) use mesh::MeshPort;
 use outcome::Pending;
@@ -123,6 +127,7 @@ pub(crate) struct Leader {
     config: LeaderConfig,
     dispatcher: Dispatcher,
     topics: Topics,
+    clock: TermClock,
     clients: BTreeMap<ConnectionId, Client>,
     /// Whose consumer it is, and what its session calls it.
     consumers: HashMap<ConsumerId, Attached, FixedState>,
@@ -173,6 +178,7 @@ impl Leader {
         Self {
             dispatcher: Dispatcher::new(config.dispatch.clone()),
             topics: Topics::default(),
+            clock: TermClock::new(&group),
             clients: BTreeMap::new(),
             consumers: HashMap::default(),
             next_consumer: 1,
@@ -263,6 +269,7 @@ impl Leader {
     pub(crate) fn begin_term(&mut self) {
         self.attached_index = self.group.attach(|_, index| index);
         tracing::info!(term = self.term, "this node is the master");
+        self.tick_clock();
         self.submit_begin();
     }
 
@@ -378,13 +385,14 @@ impl Leader {
     }
 
     pub(crate) fn on_tick(&mut self) {
+        self.tick_clock();
         if !self.begun {
             if std::mem::take(&mut self.begin_refused) {
                 self.submit_begin();
             }
             return;
         }
-        let now_ms = clock::now_ms();
+        let now_ms = self.clock.now_ms();
         let group = self.group.clone();
         let commands = group.with_broker(|broker| self.dispatcher.tick(broker, now_ms));
         for command in commands {

@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicI64, AtomicU64, Ordering},
     },
     time::Instant,
 };
@@ -14,7 +14,7 @@ use ferrymq_dispatch::ConnectionId;
 use ferrymq_message::StoredMessage;
 use serde_json::{Value, json};
 
-use crate::{memory::Memory, outbox::Outbox};
+use crate::{clock, memory::Memory, outbox::Outbox};
 
 /// See the file's head.
 #[derive(Debug)]
@@ -23,7 +23,11 @@ pub(crate) struct Load {
     pub(crate) counts: Counts,
     connections: Mutex<BTreeMap<ConnectionId, Arc<Outbox>>>,
     begun: Instant,
+    /// The group's time less that since boot; [`UNKNOWN`] before the first term.
+    group_time_ms: AtomicI64,
 }
+
+const UNKNOWN: i64 = i64::MIN;
 
 /// What has happened since the start.
 #[derive(Debug, Default)]
@@ -75,12 +79,27 @@ impl Load {
             counts: Counts::default(),
             connections: Mutex::default(),
             begun: Instant::now(),
+            group_time_ms: AtomicI64::new(UNKNOWN),
         }
     }
 
     /// Milliseconds since the node's start, at least 1.
     pub(crate) fn now_ms(&self) -> u64 {
         self.begun.elapsed().as_millis() as u64 + 1
+    }
+
+    /// How late it is for the group, in milliseconds since 1970; by this node's wall clock before the first term here.
+    pub(crate) fn group_time_ms(&self) -> i64 {
+        match self.group_time_ms.load(Ordering::Relaxed) {
+            UNKNOWN => clock::now_ms(),
+            from_boot_ms => clock::boot_ms().saturating_add(from_boot_ms),
+        }
+    }
+
+    /// The master says how late it is.
+    pub(crate) fn set_group_time(&self, time_ms: i64) {
+        let from_boot_ms = time_ms.saturating_sub(clock::boot_ms());
+        self.group_time_ms.store(from_boot_ms, Ordering::Relaxed);
     }
 
     pub(crate) fn add(&self, connection: ConnectionId, outbox: Arc<Outbox>) {

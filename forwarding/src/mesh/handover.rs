@@ -44,7 +44,7 @@ impl Mesh {
             return;
         };
         for transfer in self.bridges.pump(group, now_ms) {
-            self.send(link, Frame::Transfer(transfer));
+            self.send_transfer(now_ms, link, transfer);
         }
     }
 
@@ -97,8 +97,9 @@ impl Mesh {
 
 // The receiver's side.
 impl Mesh {
-    pub(super) fn transfer_arrived(&mut self, now_ms: u64, link: LinkId, origin: GroupId, transfer: Transfer) {
+    pub(super) fn transfer_arrived(&mut self, now_ms: u64, link: LinkId, origin: GroupId, mut transfer: Transfer) {
         let number = transfer.transfer;
+        self.time.take_over(now_ms, transfer.time_ms, &mut transfer.messages);
         match self.receivers.arrived(origin, link, transfer) {
             Arrival::Propose => self.propose_arrived(now_ms, origin),
             Arrival::Pending => {}
@@ -259,7 +260,7 @@ impl Mesh {
                 continue;
             };
             for transfer in self.bridges.overdue(group, now_ms) {
-                self.send(link, Frame::Transfer(transfer));
+                self.send_transfer(now_ms, link, transfer);
             }
         }
     }

@@ -101,7 +101,7 @@ impl Mesh {
         session.is_cleared = true;
         let has_missed = session.has_missed;
         self.demand.link_up(group, name);
-        self.tell_all(link, group);
+        self.tell_all(now_ms, link, group);
         if has_missed {
             self.send(link, Frame::Resync);
         }

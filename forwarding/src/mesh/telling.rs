@@ -21,11 +21,19 @@ impl Mesh {
     }
 
     /// Everything, at the beginning of a link or where the peer has found a difference.
-    pub(super) fn tell_all(&mut self, link: LinkId, group: GroupId) {
+    pub(super) fn tell_all(&mut self, now_ms: u64, link: LinkId, group: GroupId) {
         for demand in self.demand.snapshot(group, &self.bridges) {
             self.send(link, Frame::Demand(demand));
         }
-        self.send_pulse(link, group);
+        self.send_pulse(now_ms, link, group);
+    }
+
+    /// What is heard was said half a round trip ago.
+    pub(super) fn time_heard(&mut self, now_ms: u64, link: LinkId, time_ms: u64) {
+        if let Some(session) = self.links.session_mut(link) {
+            let ago_ms = u64::from(session.rtt_us) / 2_000;
+            session.skew_ms = self.time.skew_ms(now_ms, time_ms, ago_ms);
+        }
     }
 
     pub(super) fn pulse_heard(&mut self, link: LinkId, group: GroupId, rows: u64, hash: u64, floor: TransferId) {
@@ -40,18 +48,25 @@ impl Mesh {
         self.send(link, Frame::Resync);
     }
 
-    pub(super) fn pulse(&mut self) {
+    pub(super) fn pulse(&mut self, now_ms: u64) {
         for group in self.demand.neighbours() {
             if let Some(link) = self.links.link_of(group) {
-                self.send_pulse(link, group);
+                self.send_pulse(now_ms, link, group);
             }
         }
     }
 
-    fn send_pulse(&mut self, link: LinkId, group: GroupId) {
+    fn send_pulse(&mut self, now_ms: u64, link: LinkId, group: GroupId) {
         let (rows, hash) = self.demand.told(group);
         let floor = self.bridges.floor(group);
-        self.send(link, Frame::Pulse { rows, hash, floor });
+        let time_ms = self.time.now_ms(now_ms);
+        let pulse = Frame::Pulse {
+            rows,
+            hash,
+            floor,
+            time_ms,
+        };
+        self.send(link, pulse);
     }
 
     /// Tells neighbours what has gathered, once it has gathered for long enough.
@@ -130,6 +145,7 @@ impl Mesh {
             status.since_ms = session.since_ms;
             status.rtt_us = session.rtt_us;
             status.resyncs = session.resyncs;
+            status.skew_ms = session.skew_ms;
             all.push(status);
         }
         for target in self.links.idle_targets() {
@@ -163,6 +179,7 @@ impl Mesh {
             state: LinkState::BackOff,
             since_ms: 0,
             rtt_us: 0,
+            skew_ms: None,
             rows_in,
             rows_out,
             transfers_in_doubt: bridge.map_or(0, |bridge| bridge.in_doubt()),

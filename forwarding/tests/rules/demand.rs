@@ -46,6 +46,7 @@ fn rows_through_us_or_with_loops_are_not_used_and_another_hash_asks_for_all_anew
             rows: 3,
             hash: 1,
             floor: 0,
+            time_ms: 0,
         },
     );
     assert_eq!(sent(&actions), [Frame::Resync]);

@@ -10,7 +10,7 @@ pub(super) use ferrymq_forwarding::{
     frame::{Demand, Frame, Held, Hello, LINK_VERSION, Transfer},
     row::{Key, Row},
 };
-pub(super) use ferrymq_message::{Destination, Message};
+pub(super) use ferrymq_message::{Destination, Message, StoredMessage};
 
 pub(super) const US: GroupId = 50;
 
@@ -87,6 +87,7 @@ pub(super) fn transfer(number: u64, floor: u64, messages: Vec<Carried>) -> Frame
         floor,
         destination: queue(),
         target: None,
+        time_ms: 0,
         messages,
     })
 }

@@ -106,6 +106,7 @@ fn every_state_of_a_link_has_its_deadline() {
             rows: 0,
             hash: 0,
             floor: 0,
+            time_ms: 0,
         },
     );
     assert!(closed(&desk.wait_until(15_000)).is_empty());

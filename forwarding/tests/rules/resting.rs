@@ -159,6 +159,7 @@ impl Neighbourhood {
                     rows: 0,
                     hash: 0,
                     floor: 0,
+                    time_ms: 0,
                 };
                 let actions = self.desk.frame(link, pulse);
                 self.play(actions);

@@ -220,3 +220,83 @@ fn what_failed_is_proposed_again_only_when_nothing_before_it_is_open() {
     };
     assert_eq!(again.iter().map(order).collect::<Vec<_>>(), [0, 1, 2]);
 }
+
+#[test]
+fn messages_cross_with_what_is_left_of_their_lives_when_they_are_sent() {
+    let expiring = |expires_ms: i64| {
+        let mut message = Message::new("a", queue(), "a");
+        message.expires_ms = expires_ms;
+        Carried {
+            message: message.encode(),
+            ..carried("a")
+        }
+    };
+    // The owner tells how late it is for it, whenever it sends and however long that was after the offer.
+    let mut desk = desk(config());
+    desk.input(Input::Settled {
+        next: Vec::new(),
+        pending: Vec::new(),
+        arrived: Vec::new(),
+    });
+    desk.input(Input::Time { time_ms: 5_000_000 });
+    desk.input(offered(0, vec![expiring(5_600_000)]));
+    desk.now_ms = 400_000;
+    let actions = desk.accept(9, "g9", 9, 1);
+    let told = sent(&actions).into_iter().find_map(|frame| match frame {
+        Frame::Transfer(transfer) => Some(transfer.time_ms),
+        _ => None,
+    });
+    assert_eq!(told, Some(5_400_000));
+
+    // The receiver goes by its own time from there: 200 s are left.
+    let mut there = desk_of_receiver();
+    let arriving = Frame::Transfer(Transfer {
+        transfer: 0,
+        floor: 0,
+        destination: queue(),
+        target: None,
+        time_ms: 5_400_000,
+        messages: vec![expiring(5_600_000)],
+    });
+    let actions = there.frame(9, arriving);
+    let Command::Accept(accept) = &proposals(&actions)[0].1 else {
+        panic!("{actions:?}");
+    };
+    let stored = StoredMessage::new(accept.messages[0].message.clone()).unwrap();
+    assert_eq!(stored.expires_ms(), 70_200_000);
+}
+
+/// Linked with 9; it is 70,000,000 there.
+fn desk_of_receiver() -> Desk {
+    let mut desk = desk(config());
+    desk.input(Input::Time { time_ms: 69_999_000 });
+    desk.linked(9, Vec::new());
+    desk.now_ms = 1_000;
+    desk
+}
+
+#[test]
+fn another_groups_time_is_compared_with_the_own_one() {
+    let mut desk = desk(config());
+    desk.linked(9, Vec::new());
+    let pulse = |time_ms| Frame::Pulse {
+        rows: 0,
+        hash: 0,
+        floor: 0,
+        time_ms,
+    };
+    desk.frame(9, pulse(7_000));
+    assert_eq!(desk.mesh.status()[0].skew_ms, None, "the own time is not known");
+    desk.input(Input::Time { time_ms: 5_000 });
+    desk.mesh.event(
+        0,
+        Event::RoundTrip {
+            link: 9,
+            rtt_us: 80_000,
+        },
+    );
+    desk.frame(9, pulse(7_000));
+    assert_eq!(desk.mesh.status()[0].skew_ms, Some(2_040));
+    desk.frame(9, pulse(0));
+    assert_eq!(desk.mesh.status()[0].skew_ms, None);
+}

@@ -62,6 +62,8 @@ pub struct Broker {
     pub(crate) duplicate_ids: DuplicateIds,
     pub(crate) transfers: Transfers,
     pub(crate) wants: Wants,
+    /// The group's time as it was last noted, milliseconds since 1970; 0 for never.
+    pub(crate) time_ms: u64,
 }
 
 impl Broker {
@@ -106,6 +108,7 @@ impl Broker {
             duplicate_ids,
             transfers,
             wants,
+            time_ms,
         } = self;
         match kind {
             kind::ENQUEUE => command::enqueue::apply(queues, subscriptions, producers, index, body, out),
@@ -135,6 +138,7 @@ impl Broker {
             kind::PASS => command::pass::apply(producers, index, body),
             kind::NOTE_WANTS => command::note_wants::apply(wants, body),
             kind::FORGET_GROUP => command::forget_group::apply(queues, subscriptions, transfers, wants, body, out),
+            kind::NOTE_TIME => command::note_time::apply(time_ms, body),
             kind::PASSED => command::passed::apply(producers, index, body),
             kind::RENEW => command::renew::apply(life, body),
             kind::TAKE_BACK => command::take_back::apply(queues, transfers, *life, body, out),
@@ -223,6 +227,11 @@ impl Broker {
     /// What other groups want of topics.
     pub fn wants(&self) -> &Wants {
         &self.wants
+    }
+
+    /// The group's time as it was last noted, in milliseconds since 1970; none where it never was.
+    pub fn time_ms(&self) -> Option<u64> {
+        (self.time_ms != 0).then_some(self.time_ms)
     }
 
     /// The places in these log entries that the state refers to, in order, each once.

@@ -27,8 +27,8 @@ pub use batch::BatchBuilder;
 pub use broker::{ApplyError, Broker, Settings};
 pub use command::{
     Accept, Acknowledge, Carried, Command, Consuming, DeleteDestination, Enqueue, EnqueueOnce, Expire, Forget,
-    ForgetGroup, NoteWants, Offer, Pass, Passed, PutBack, Reclaim, Refused, Release, Renew, Return, Skip, Subscribe,
-    TakeBack, Unsubscribe, encode_transaction, stored_in, stores_messages,
+    ForgetGroup, NoteTime, NoteWants, Offer, Pass, Passed, PutBack, Reclaim, Refused, Release, Renew, Return, Skip,
+    Subscribe, TakeBack, Unsubscribe, encode_transaction, stored_in, stores_messages,
 };
 pub use effect::{Applied, Effect, Forgotten, LiveChange, Outcome};
 pub use life::{INCARNATION_MAX, Life, epoch_of, first_transfer, incarnation_of, term_of};

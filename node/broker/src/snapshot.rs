@@ -14,6 +14,7 @@ mod identity;
 mod life;
 mod producers;
 mod queues;
+mod time;
 mod transfers;
 mod wants;
 
@@ -31,7 +32,7 @@ struct Section {
 }
 
 /// In the order of their tags.
-const SECTIONS: [Section; 6] = [
+const SECTIONS: [Section; 7] = [
     Section {
         tag: 1,
         version: identity::VERSION,
@@ -67,6 +68,12 @@ const SECTIONS: [Section; 6] = [
         version: life::VERSION,
         put: life::put,
         take: |broker, _, body| life::take(broker, body),
+    },
+    Section {
+        tag: 7,
+        version: time::VERSION,
+        put: time::put,
+        take: |broker, _, body| time::take(broker, body),
     },
 ];
 

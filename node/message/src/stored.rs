@@ -218,6 +218,17 @@ impl StoredMessage {
         }
     }
 
+    /// The same message with another end, where it has one.
+    #[must_use]
+    pub fn expiring(&self, expires_ms: i64) -> Self {
+        if self.0[1] & FLAG_EXPIRES == 0 {
+            return self.clone();
+        }
+        let mut bytes = BytesMut::from(&self.0[..]);
+        bytes[HEADER_BYTES + 2..HEADER_BYTES + 10].copy_from_slice(&expires_ms.to_le_bytes());
+        Self(bytes.freeze())
+    }
+
     /// JMSTimestamp.
     pub fn timestamp_ms(&self) -> i64 {
         i64_at(&self.0, 4)

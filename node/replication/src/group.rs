@@ -15,6 +15,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
 use crate::admission::Admission;
+use crate::clocks::{self, Clocks, Told};
 use crate::config::{Config, ConfigError, NodeAddress, NodeId};
 use crate::dial::Dial;
 use crate::event::GroupEvent;
@@ -54,6 +55,7 @@ pub(crate) struct Inner {
     pub(crate) dial: Arc<dyn Dial>,
     pub(crate) role: watch::Sender<Role>,
     pub(crate) pipeline: Arc<Pipeline>,
+    pub(crate) clocks: Told,
     /// Until then this node votes for nobody: before it was restarted it may have acknowledged a master whose lease
     /// still runs, and it has forgotten when that was (P7).
     pub(crate) votes_from: Instant,
@@ -159,6 +161,7 @@ impl Group {
             replica,
             lease,
             failover,
+            clocks: Told::default(),
             admission,
             meetings,
             dial,
@@ -180,6 +183,7 @@ impl Group {
             tokio::spawn(failover::run(inner.clone())),
             tokio::spawn(housekeeping::run(inner.clone())),
             tokio::spawn(joining::tidy_up(inner.clone())),
+            tokio::spawn(clocks::run(inner.clone())),
         ];
         *inner.tasks.lock().expect("no code panics under this lock") = tasks;
         Ok((Group { inner }, received))
@@ -232,6 +236,11 @@ impl Group {
     /// ask before each dispatch.
     pub fn lease_valid(&self) -> bool {
         self.inner.lease.holds()
+    }
+
+    /// What the members' wall clocks show. Only the master knows those of others.
+    pub fn clocks(&self) -> Clocks {
+        clocks::collect(&self.inner)
     }
 
     /// Looks at the state. Apply waits meanwhile. Must not be nested, nor in [`Group::attach`]: the inner one would wait

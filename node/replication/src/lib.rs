@@ -39,6 +39,7 @@ mod verdict;
 
 mod admission;
 mod clock;
+mod clocks;
 mod founding;
 mod growth;
 mod housekeeping;
@@ -58,6 +59,7 @@ pub mod status;
 #[cfg(test)]
 mod suite;
 
+pub use clocks::{Clocks, MemberClock, boot_ms};
 pub use config::{Config, ConfigError, NodeAddress, NodeId, Sync};
 pub use dial::{Dial, PeerDial, Probe};
 pub use event::{Completion, Failure, GroupEvent};

@@ -13,6 +13,7 @@ use openraft::raft::{
 };
 use openraft::storage::Snapshot;
 
+use crate::clocks;
 use crate::config::NodeId;
 use crate::failover::{self, Hearing};
 use crate::founding::{AdmitRequest, FoundRequest, Knowledge};
@@ -173,6 +174,7 @@ async fn answer(
             }
             to_json(&raft.handle_transfer_leader(request).await.map_err(io::Error::other)?)
         }
+        kind::CLOCK => Ok(clocks::answer()),
         kind::IS_DEAD => to_json(&failover::opinion(inner, from_json(&request)?)),
         kind::MEET => to_json(&inner.meetings.answer(peer, from_json(&request)?).await?),
         kind::ASK => to_json(&knowledge(inner).await?),

@@ -44,6 +44,8 @@ pub(crate) mod kind {
     pub(crate) const REFUSED: u8 = 10;
     /// Is that master dead for you too? (failover.rs)
     pub(crate) const IS_DEAD: u8 = 11;
+    /// What does your wall clock show? (clocks.rs)
+    pub(crate) const CLOCK: u8 = 16;
     /// A snapshot's head: JSON.
     pub(crate) const SNAPSHOT: u8 = 20;
     /// A piece of the snapshot's state.

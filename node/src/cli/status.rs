@@ -78,6 +78,7 @@ fn tables(status: &Value, full: &Value) -> String {
             ""
         }
     );
+    text += &clocks_lines(master);
     for table in [
         links_table(master),
         demand_table(master),
@@ -97,6 +98,28 @@ fn tables(status: &Value, full: &Value) -> String {
         text += &format!("… and {} more queues\n", total - shown);
     }
     text
+}
+
+/// Clocks that are wrong by a second or more.
+fn clocks_lines(master: &Value) -> String {
+    let clock = &master["clock"];
+    let members = list(&clock["members"]).iter().map(|member| {
+        let whose = format!("the wall clock of node {}", cell(&member["node"]));
+        (whose, member["skew_ms"].as_i64())
+    });
+    let links = list(&master["mesh"]["links"]).iter().map(|link| {
+        let whose = format!("the time of group {}", cell(&link["peer"]));
+        (whose, link["skew_ms"].as_i64())
+    });
+    let behind = clock["behind_ms"].as_i64().map(|behind_ms| -behind_ms);
+    let own = ("this group's time".to_owned(), behind);
+    let wrong = members.chain([own]).chain(links).filter_map(|(whose, skew_ms)| {
+        let skew_ms = skew_ms.filter(|skew_ms| skew_ms.abs() >= 1_000)?;
+        let seconds = skew_ms.unsigned_abs() as f64 / 1_000.0;
+        let side = if skew_ms > 0 { "ahead" } else { "behind" };
+        Some(format!("CLOCKS: {whose} is {seconds:.1} s {side}\n"))
+    });
+    wrong.collect()
 }
 
 fn heading(status: &Value) -> String {
@@ -477,6 +500,28 @@ mod tests {
             assert!(text.lines().any(|found| found == line), "{line}\n---\n{text}");
         }
         assert!(!text.contains("west"));
+    }
+
+    #[test]
+    fn clocks_that_are_wrong_by_a_second_are_named() {
+        let mut full = status();
+        full["master"] = json!({
+            "clock": {
+                "time_ms": 5, "behind_ms": 1_500,
+                "members": [{ "node": 1, "skew_ms": 999, "error_ms": 1 }, { "node": 2, "skew_ms": -7_200_000, "error_ms": 1 }],
+            },
+            "mesh": { "links": [{ "peer": "south", "skew_ms": 3_600_040 }, { "peer": "west", "skew_ms": null }] },
+        });
+        let text = tables(&status(), &full);
+        let told: Vec<&str> = text.lines().filter(|line| line.starts_with("CLOCKS")).collect();
+        assert_eq!(
+            told,
+            [
+                "CLOCKS: the wall clock of node 2 is 7200.0 s behind",
+                "CLOCKS: this group's time is 1.5 s behind",
+                "CLOCKS: the time of group south is 3600.0 s ahead",
+            ]
+        );
     }
 
     #[test]

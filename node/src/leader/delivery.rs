@@ -10,7 +10,7 @@ use ferrymq_protocol::{DeadLetter, Delivery, Refusal, RefusalKind};
 use ferrymq_replication::Group;
 
 use super::{Leader, client::Client, outcome::Pending};
-use crate::{clock, crash};
+use crate::crash;
 
 /// Messages below this size are copied out of their batch before they wait for a client: a part of a batch would keep a
 /// megabyte in memory for as long as it waits.
@@ -114,8 +114,8 @@ impl Leader {
         let mut actions = Vec::new();
         let group = self.group.clone();
         let bodies = Reading::new(&group, &self.clients, self.config.outbox_bytes_max);
-        let dispatcher = &mut self.dispatcher;
-        group.with_broker(|broker| dispatcher.dispatch(broker, &bodies, clock::now_ms(), &mut actions));
+        let (dispatcher, now_ms) = (&mut self.dispatcher, self.clock.now_ms());
+        group.with_broker(|broker| dispatcher.dispatch(broker, &bodies, now_ms, &mut actions));
         if let Some(text) = bodies.failed.into_inner() {
             self.fatal = Some(text);
             return;

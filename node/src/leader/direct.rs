@@ -16,7 +16,6 @@ use super::{
     outcome::Pending,
     request::Sending,
 };
-use crate::clock;
 
 /// What became of a non-persistent message to a queue.
 pub(super) enum Sent {
@@ -60,7 +59,7 @@ impl Leader {
             direct: logging == 0 && self.group.lease_valid(),
             wait: !self.store_full,
         };
-        let now_ms = clock::now_ms();
+        let now_ms = self.clock.now_ms();
         let mut actions = Vec::new();
         let bodies = Reading::new(&self.group, &self.clients, self.config.outbox_bytes_max);
         let dispatcher = &mut self.dispatcher;
@@ -118,7 +117,7 @@ impl Leader {
 
     /// How long what is held may still be held, if nothing happens.
     pub(super) fn held_for(&self) -> Option<Duration> {
-        let left_ms = self.dispatcher.held_until_ms()? - clock::now_ms();
+        let left_ms = self.dispatcher.held_until_ms()? - self.clock.now_ms();
         Some(Duration::from_millis(left_ms.clamp(1, 1_000) as u64))
     }
 
@@ -128,7 +127,7 @@ impl Leader {
             return;
         }
         let mut actions = Vec::new();
-        self.dispatcher.spill_old(clock::now_ms(), &mut actions);
+        self.dispatcher.spill_old(self.clock.now_ms(), &mut actions);
         for action in actions {
             self.carry_out(action);
         }

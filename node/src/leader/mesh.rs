@@ -16,7 +16,7 @@ use ferrymq_message::{Destination, DestinationKind};
 use tokio::sync::mpsc;
 
 use super::{Leader, outcome::Pending};
-use crate::{clock, crash, mesh::RunningMesh};
+use crate::{crash, mesh::RunningMesh};
 pub(super) use lost::Lost;
 pub(super) use offers::HandOver;
 pub(super) use wants::Seen;
@@ -88,6 +88,10 @@ impl Bridges {
         }
     }
 
+    pub(super) fn tell_time(&self, time_ms: u64) {
+        self.tell(Input::Time { time_ms });
+    }
+
     pub(super) fn topic_changed(&mut self, topic: &Destination) {
         self.topic_name_changed(topic.name());
     }
@@ -151,6 +155,7 @@ impl Leader {
             self.report_topic(&topic);
         }
         self.bridges.tell(Input::Room(self.bridges.room_told));
+        self.tell_time();
         self.bridges.tell(Input::Settled {
             next,
             pending: pending.clone(),
@@ -198,12 +203,17 @@ impl Leader {
                 self.set_bridges(&destination);
             }
             Output::Group(known) => self.on_group(known),
-            Output::Links(links) => self.bridges.links = links,
+            Output::Links(links) => self.links_told(links),
             Output::Status { ask, links } => {
-                self.bridges.links = links;
+                self.links_told(links);
                 self.answer_status(ask);
             }
         }
+    }
+
+    fn links_told(&mut self, links: Vec<LinkStatus>) {
+        self.clock.watch_links(&links);
+        self.bridges.links = links;
     }
 
     /// Tells the mesh what this group's own consumers want, where that has changed.
@@ -212,7 +222,7 @@ impl Leader {
             return;
         }
         let group = self.group.clone();
-        let now_ms = clock::now_ms();
+        let now_ms = self.clock.now_ms();
         for (destination, demand) in group.with_broker(|broker| self.dispatcher.changed_demand(broker, now_ms)) {
             let (consumers, credit, selectors) = (demand.consumers, demand.credit, demand.selectors);
             let pace = Pace {

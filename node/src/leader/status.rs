@@ -80,6 +80,7 @@ impl Leader {
         json!({
             "group_id": format!("{group_id:016x}"),
             "incarnation": incarnation,
+            "clock": self.clock.status(&self.group.clocks()),
             "connections": self.clients.len(),
             "consumers": self.consumers.len(),
             "store_full": self.store_full,
@@ -177,6 +178,7 @@ fn link(link: &ferrymq_forwarding::LinkStatus) -> Value {
         "incarnation": link.incarnation,
         "state": format!("{:?}", link.state).to_lowercase(),
         "rtt_us": link.rtt_us,
+        "skew_ms": link.skew_ms,
         "rows_in": link.rows_in,
         "rows_out": link.rows_out,
         "transfers_in_doubt": link.transfers_in_doubt,

@@ -13,6 +13,11 @@ pub(crate) fn set(wall_ms: i64, monotonic_us: u64) {
     MONOTONIC_US.set(monotonic_us);
 }
 
+/// Milliseconds of its monotonic clock.
+pub(crate) fn boot_ms() -> i64 {
+    (MONOTONIC_US.get() / 1_000) as i64
+}
+
 /// Milliseconds since 1970, as the node believes.
 pub(crate) fn now_ms() -> i64 {
     WALL_MS.get()

@@ -92,6 +92,26 @@ pub struct GroupStatus {
     pub journal: BTreeMap<&'static str, u64>,
 }
 
+/// As in `node/replication/src/clocks.rs`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Clocks {
+    /// Voters of the group, this node included.
+    pub voters: usize,
+    /// Those that can be asked, this node included.
+    pub members: Vec<MemberClock>,
+}
+
+/// As in `node/replication/src/clocks.rs`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MemberClock {
+    /// Whose.
+    pub node: NodeId,
+    /// Its wall clock, less this node's time since boot.
+    pub from_boot_ms: i64,
+    /// How far that may be wrong.
+    pub error_ms: u64,
+}
+
 /// The door to the replicated state.
 #[derive(Clone)]
 pub struct Group {
@@ -133,6 +153,8 @@ pub(crate) struct Shared {
     pub(crate) sabotage: Option<Sabotage>,
     /// Until then the disk has no room for messages, microseconds.
     short_until_us: AtomicU64,
+    /// What the members' wall clocks show, as the world last saw it.
+    pub(crate) clocks: Mutex<Clocks>,
     /// Whether the model believes to be leader: for the fault that ignores the lease.
     pub(crate) leads: AtomicBool,
 }
@@ -158,6 +180,7 @@ impl Shared {
             founds_as,
             sabotage,
             short_until_us: AtomicU64::new(0),
+            clocks: Mutex::default(),
             leads: AtomicBool::new(false),
         })
     }
@@ -229,6 +252,11 @@ impl Group {
     /// P7.
     pub fn lease_valid(&self) -> bool {
         self.shared.may_act()
+    }
+
+    /// What the members' wall clocks show.
+    pub fn clocks(&self) -> Clocks {
+        locked(&self.shared.clocks).clone()
     }
 
     /// Looks at the state.

@@ -18,7 +18,7 @@ mod config;
 mod crash;
 mod group;
 mod mesh;
-pub use group::{Completion, Failure, Group, GroupEvent, GroupStatus, ReadError, Role};
+pub use group::{Clocks, Completion, Failure, Group, GroupEvent, GroupStatus, MemberClock, ReadError, Role};
 
 #[path = "../../../node/src"]
 #[allow(dead_code, reason = "the parts that run on tokio are not used")]

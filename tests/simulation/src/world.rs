@@ -10,6 +10,7 @@ use crate::{
     client::Client,
     clock,
     config::NodeId,
+    group::{Clocks, MemberClock, locked},
     history::History,
     invariants,
     link::Links,
@@ -32,6 +33,8 @@ const CLIENT_TICK_US: u64 = 7 * MS;
 const AUDIT_US: u64 = 200 * MS;
 /// The wall clock at the beginning, milliseconds since 1970.
 const WALL_MS: i64 = 1_800_000_000_000;
+/// A slave that has not answered for so long is not asked for its clock.
+const CLOCK_AGE_MAX_MS: u64 = 2_000;
 
 /// Something that happens at a time.
 #[derive(Debug)]
@@ -256,6 +259,7 @@ impl World {
             Due::Tick(node) => {
                 self.after(TICK_US, Due::Tick(node));
                 if !self.is_paused(node) {
+                    self.tell_clocks(node);
                     self.turn(node, false, Process::tick);
                 }
             }
@@ -311,10 +315,41 @@ impl World {
     }
 
     fn set_clock(&self, node: usize) {
+        let wall_ms = self.wall_ms(node);
         let node = &self.nodes[node];
         let drift = (self.now_us as i64 / 1_000 * node.drift_ppm / 1_000) as u64;
         let monotonic_us = (node.boot_us + self.now_us).wrapping_add(drift);
-        clock::set(WALL_MS + (self.now_us / MS) as i64 + node.wall_offset_ms, monotonic_us);
+        clock::set(wall_ms, monotonic_us);
+    }
+
+    /// What `node` has learnt of the wall clocks of its group: its own one, and those of the slaves that have lately
+    /// answered it.
+    fn tell_clocks(&self, node: usize) {
+        self.set_clock(node);
+        let Some(process) = &self.nodes[node].process else {
+            return;
+        };
+        let boot_ms = clock::boot_ms();
+        let members = &self.groups[self.nodes[node].group];
+        let heard = process.replica.shared.lease.heard_ms_ago();
+        let is_known = |id: NodeId| heard.get(&id).is_some_and(|&ms| ms < CLOCK_AGE_MAX_MS);
+        let known = members
+            .iter()
+            .filter(|&&member| member == node || is_known(self.nodes[member].id));
+        *locked(&process.replica.shared.clocks) = Clocks {
+            voters: members.len(),
+            members: known
+                .map(|&member| MemberClock {
+                    node: self.nodes[member].id,
+                    from_boot_ms: self.wall_ms(member) - boot_ms,
+                    error_ms: 1,
+                })
+                .collect(),
+        };
+    }
+
+    fn wall_ms(&self, node: usize) -> i64 {
+        WALL_MS + (self.now_us / MS) as i64 + self.nodes[node].wall_offset_ms
     }
 
     /// Gives a node's process a turn and carries out what it wants.

@@ -16,6 +16,7 @@ pub mod expire;
 pub mod forget;
 pub mod forget_group;
 pub mod found;
+pub mod note_time;
 pub mod note_wants;
 pub mod offer;
 pub mod open_destination;
@@ -44,6 +45,7 @@ pub use enqueue_once::{EnqueueOnce, stored_in};
 pub use expire::Expire;
 pub use forget::Forget;
 pub use forget_group::ForgetGroup;
+pub use note_time::NoteTime;
 pub use note_wants::NoteWants;
 pub use offer::Offer;
 pub use pass::Pass;
@@ -115,6 +117,8 @@ pub enum Command {
     Renew(Renew),
     /// Take back a transfer of an earlier life.
     TakeBack(TakeBack),
+    /// Note the group's time.
+    NoteTime(NoteTime),
 }
 
 /// The numbers of the kinds.
@@ -147,6 +151,7 @@ pub(crate) mod kind {
     pub(crate) const FORGET_GROUP: u8 = 26;
     pub(crate) const RENEW: u8 = 30;
     pub(crate) const TAKE_BACK: u8 = 31;
+    pub(crate) const NOTE_TIME: u8 = 35;
 }
 
 impl Command {
@@ -184,6 +189,7 @@ impl Command {
             Self::ForgetGroup(c) => framed(out, kind::FORGET_GROUP, |out| c.encode(out)),
             Self::Renew(c) => framed(out, kind::RENEW, |out| c.encode(out)),
             Self::TakeBack(c) => framed(out, kind::TAKE_BACK, |out| c.encode(out)),
+            Self::NoteTime(c) => framed(out, kind::NOTE_TIME, |out| c.encode(out)),
         }
     }
 
@@ -228,7 +234,7 @@ pub fn stores_messages(command: &[u8]) -> bool {
 }
 
 /// Kinds that store no message.
-const NOTES: [u8; 21] = [
+const NOTES: [u8; 22] = [
     kind::ACKNOWLEDGE,
     kind::RETURN,
     kind::EXPIRE,
@@ -250,6 +256,7 @@ const NOTES: [u8; 21] = [
     kind::FORGET_GROUP,
     kind::RENEW,
     kind::TAKE_BACK,
+    kind::NOTE_TIME,
 ];
 
 /// Bytes of a command's header.

@@ -2,9 +2,9 @@
 
 use ferrymq_broker::{
     Acknowledge, Broker, Command, Consuming, DeadLetter, DeleteDestination, DemandVersion, Effect, Enqueue, Expire,
-    Forget, ForgetGroup, GroupId, LiveChange, NoteWants, Offer, Outcome, Owner, Pass, PutBack, Reclaim, Refused,
-    Release, Renew, Return, Settings, Subscribe, TakeBack, Unsubscribe, epoch_of, first_transfer, incarnation_of,
-    term_of,
+    Forget, ForgetGroup, GroupId, LiveChange, NoteTime, NoteWants, Offer, Outcome, Owner, Pass, PutBack, Reclaim,
+    Refused, Release, Renew, Return, Settings, Subscribe, TakeBack, Unsubscribe, epoch_of, first_transfer,
+    incarnation_of, term_of,
 };
 use ferrymq_message::{Destination, DestinationKind, Message, Producer};
 
@@ -727,6 +727,16 @@ fn what_a_group_wants_is_noted_by_its_changes() {
     let wanted = group.broker.wants().get(SOUTH).unwrap();
     assert_eq!(wanted.topics.iter().collect::<Vec<_>>(), ["B", "C"]);
     assert_eq!((wanted.version.change, wanted.name.as_str()), (2, "south"));
+}
+
+#[test]
+fn the_noted_time_never_goes_back() {
+    let mut group = Group::new(NORTH);
+    assert_eq!(group.broker.time_ms(), None, "nothing was noted yet, as in an old log");
+    for (noted, time_ms) in [(5, 5), (9, 9), (7, 9)] {
+        group.apply(&Command::NoteTime(NoteTime { time_ms: noted }));
+        assert_eq!(group.broker.time_ms(), Some(time_ms));
+    }
 }
 
 #[test]

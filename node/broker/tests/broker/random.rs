@@ -2,8 +2,8 @@
 
 use ferrymq_broker::{
     Accept, Acknowledge, Carried, Command, Consuming, DeadLetter, DeleteDestination, DemandVersion, Enqueue,
-    EnqueueOnce, Expire, Forget, ForgetGroup, NoteWants, Offer, Owner, Pass, Passed, PutBack, Reclaim, Refused,
-    Release, Renew, Return, Skip, Subscribe, TakeBack, Unsubscribe,
+    EnqueueOnce, Expire, Forget, ForgetGroup, NoteTime, NoteWants, Offer, Owner, Pass, Passed, PutBack, Reclaim,
+    Refused, Release, Renew, Return, Skip, Subscribe, TakeBack, Unsubscribe,
 };
 use ferrymq_message::{Destination, DestinationKind, Message, Producer};
 use proptest::{collection::vec, option, prelude::*, sample::select};
@@ -56,6 +56,7 @@ fn plain() -> impl Strategy<Value = Command> {
         2 => (queue(), any::<bool>())
             .prop_map(|(queue, begins)| Command::Consuming(Consuming { queue, begins })),
         1 => Just(Command::BeginTerm),
+        1 => (1..9u64).prop_map(|time_ms| Command::NoteTime(NoteTime { time_ms })),
         1 => Just(Command::Found(7)),
         1 => (queue_name(), any::<bool>()).prop_map(|(destination, if_empty)| {
             Command::DeleteDestination(DeleteDestination { destination, if_empty })

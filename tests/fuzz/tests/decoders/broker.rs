@@ -3,8 +3,8 @@
 use bytes::Bytes;
 use ferrymq_broker::{
     Accept, Acknowledge, BatchBuilder, Broker, Carried, Command, Consuming, DeadLetter, DeleteDestination,
-    DemandVersion, Enqueue, EnqueueOnce, Expire, Forget, ForgetGroup, NoteWants, Offer, Owner, Passed, Reclaim,
-    Refused, Release, Renew, Return, Settings, Skip, Subscribe, TakeBack, Unsubscribe,
+    DemandVersion, Enqueue, EnqueueOnce, Expire, Forget, ForgetGroup, NoteTime, NoteWants, Offer, Owner, Passed,
+    Reclaim, Refused, Release, Renew, Return, Settings, Skip, Subscribe, TakeBack, Unsubscribe,
 };
 use ferrymq_fuzz::Target;
 use ferrymq_message::{Destination, DestinationKind, Message};
@@ -119,6 +119,7 @@ fn commands() -> Vec<Command> {
             lineage: 7,
         }),
         Command::TakeBack(TakeBack { group: 3, transfer: 1 }),
+        Command::NoteTime(NoteTime { time_ms: 7 }),
         Command::NoteWants(NoteWants {
             group: 3,
             name: "south".into(),

@@ -59,6 +59,7 @@ fn every_frame() -> Vec<Frame> {
             rows: 1,
             hash: u64::MAX,
             floor: 3,
+            time_ms: 4,
         },
         Frame::Resync,
         Frame::Accepted {
@@ -73,6 +74,7 @@ fn every_frame() -> Vec<Frame> {
         Frame::Transfer(Transfer {
             transfer: 9,
             floor: 4,
+            time_ms: 8,
             destination: Destination::queue("Q"),
             target: Some(u64::MAX),
             messages: vec![carried.clone(), carried],
