@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use crate::{
     check_access,
-    node::{Node, Sync},
+    node::{Node, Sync, Timestamps},
     problem::Report,
     units::{show_bytes, show_duration},
     values::split_address,
@@ -28,6 +28,9 @@ pub(crate) fn check(node: &Node, report: &Report<'_>) {
     }
     if report.is_sound(&["store", "limits"]) {
         sizes(node, report);
+    }
+    if report.is_sound(&["clients"]) {
+        clients(node, report);
     }
     if node.store.sync != Sync::QuorumDisk {
         let text = format!(
@@ -254,6 +257,23 @@ fn sizes(node: &Node, report: &Report<'_>) {
             show_bytes(limits.memory_bytes_max)
         );
         report.error_at("limits.outbox", text);
+    }
+}
+
+/// What changes ends needs the group's clock to set them by.
+fn clients(node: &Node, report: &Report<'_>) {
+    if node.clients.timestamps == Timestamps::Broker {
+        return;
+    }
+    let lives = [
+        ("time_to_live", node.clients.time_to_live),
+        ("time_to_live_max", node.clients.time_to_live_max),
+    ];
+    for (key, life) in lives {
+        if life.is_some() {
+            let text = format!("{key} has no effect without timestamps = \"broker\"; set that too, or leave it out");
+            report.error_at(&format!("clients.{key}"), text);
+        }
     }
 }
 

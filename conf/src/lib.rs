@@ -23,8 +23,8 @@ use std::path::Path;
 use toml::de::DeTable;
 
 pub use node::{
-    Access, BacklogFull, Certificates, ClientCertificates, Connector, Limits, Listen, Log, Member, Mesh, Node,
-    Permission, Secret, Store, Sync, Timers, Tls, User,
+    Access, BacklogFull, Certificates, ClientCertificates, Clients, Connector, Limits, Listen, Log, Member, Mesh, Node,
+    Permission, Secret, Store, Sync, Timers, Timestamps, Tls, User,
 };
 pub use problem::{Problem, Problems};
 

@@ -26,6 +26,8 @@ pub struct Node {
     pub store: Store,
     /// What clients may do.
     pub limits: Limits,
+    /// What is done with what clients send.
+    pub clients: Clients,
     /// How quickly a dead master is noticed.
     pub timers: Timers,
     /// What is logged.
@@ -291,6 +293,30 @@ pub struct Limits {
     pub dead_letter_queue: String,
     /// Whether expired messages go there too. Default true (ActiveMQ's `processExpired`).
     pub expired_to_dead_letter: bool,
+}
+
+/// What is done with what clients send.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Clients {
+    /// By whose clock messages are stamped. Default `client`.
+    pub timestamps: Timestamps,
+    /// How long messages live for which the client has given no end. Only with `timestamps = "broker"` (ActiveMQ's
+    /// `zeroExpirationOverride`). Default for ever.
+    pub time_to_live: Option<Duration>,
+    /// How long messages live at most. Only with `timestamps = "broker"` (ActiveMQ's `ttlCeiling`). Default without a
+    /// bound.
+    pub time_to_live_max: Option<Duration>,
+}
+
+/// By whose clock clients' messages are stamped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Timestamps {
+    /// What the client has written counts.
+    #[default]
+    Client,
+    /// The group's time: a message gets a new timestamp and lives on from there for as long as lay between those that the
+    /// client has given (ActiveMQ's `TimeStampingBrokerPlugin`).
+    Broker,
 }
 
 /// How quickly a dead master is noticed. `heartbeat` < `election_min` / 2 and `election_min` < `election_max`.

@@ -6,7 +6,10 @@ use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 use toml::de::DeValue;
 
 use crate::{
-    node::{BacklogFull, Certificates, Limits, Listen, Log, Member, Mesh, Node, Secret, Store, Sync, Timers},
+    node::{
+        BacklogFull, Certificates, Clients, Limits, Listen, Log, Member, Mesh, Node, Secret, Store, Sync, Timers,
+        Timestamps,
+    },
     section::{Entry, Raw, Section},
     values, written_access,
     written_connectors::connectors,
@@ -56,6 +59,7 @@ pub(crate) fn node(root: &Section<'_>) -> Node {
         access,
         store,
         limits: limits(root),
+        clients: clients(root),
         timers: timers(root),
         log: log(root),
     }
@@ -346,6 +350,24 @@ fn limits(root: &Section<'_>) -> Limits {
     section.finish();
     limits
 }
+
+fn clients(root: &Section<'_>) -> Clients {
+    let section = root.section("clients");
+    let life = || values::duration(Duration::from_millis(1)..=LIFE_MAX);
+    let clients = Clients {
+        timestamps: section
+            .read("timestamps", values::choice(&TIMESTAMPS))
+            .unwrap_or_default(),
+        time_to_live: section.read("time_to_live", life()),
+        time_to_live_max: section.read("time_to_live_max", life()),
+    };
+    section.finish();
+    clients
+}
+
+const TIMESTAMPS: [(&str, Timestamps); 2] = [("client", Timestamps::Client), ("broker", Timestamps::Broker)];
+/// Ten years.
+const LIFE_MAX: Duration = Duration::from_secs(10 * 366 * 24 * 3_600);
 
 /// The name of a queue, with or without `queue://`.
 fn queue(raw: &Raw<'_>) -> Result<String, String> {

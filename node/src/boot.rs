@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fs, sync::Arc, time::Duration};
 
 use anyhow::{Context, bail};
 use ferrymq_broker::Settings;
-use ferrymq_conf::{BacklogFull, Member, Node, Sync};
+use ferrymq_conf::{BacklogFull, Member, Node, Sync, Timestamps};
 use ferrymq_console::Console;
 use ferrymq_dispatch::Limits;
 use ferrymq_journal::Journal;
@@ -22,7 +22,7 @@ use crate::{
     door::{DOOR, Door},
     doorkeeper::Doorkeeper,
     files, footprint, hangup,
-    leader::{LeaderConfig, WhenFull},
+    leader::{LeaderConfig, Stamps, WhenFull},
     listener,
     load::Load,
     memory::Memory,
@@ -344,8 +344,20 @@ fn leader_config(node: &Node, load: Arc<Load>) -> anyhow::Result<LeaderConfig> {
             BacklogFull::Refuse => WhenFull::Refuse,
         },
         topic_linger_ms: node.mesh.topic_linger.as_millis() as u64,
+        stamps: stamps(node),
         load,
     })
+}
+
+fn stamps(node: &Node) -> Stamps {
+    let ms = |life: Option<Duration>| life.map_or(0, |life| life.as_millis() as i64);
+    match node.clients.timestamps {
+        Timestamps::Client => Stamps::Client,
+        Timestamps::Broker => Stamps::Broker {
+            lives_ms: ms(node.clients.time_to_live),
+            lives_max_ms: ms(node.clients.time_to_live_max),
+        },
+    }
 }
 
 fn stomp_limits(node: &Node) -> StompLimits {

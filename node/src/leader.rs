@@ -13,6 +13,7 @@ mod mesh;
 mod outcome;
 mod request;
 mod skew;
+mod stamps;
 mod status;
 mod subscriptions;
 mod transactions;
@@ -40,6 +41,7 @@ use clocks::TermClock;
 use mesh::Bridges;
 pub(crate) use mesh::MeshPort;
 use outcome::Pending;
+pub(crate) use stamps::Stamps;
 use status::StatusAsks;
 use waiting::Crossing;
 pub(crate) use waiting::WhenFull;
@@ -66,6 +68,8 @@ pub(crate) struct LeaderConfig {
     /// How long another group must have been there without wanting a topic before what is kept for it is dropped: after a
     /// change of master on either side it first has to hear, or to be told, what is wanted.
     pub(crate) topic_linger_ms: u64,
+    /// By whose clock clients' messages are stamped.
+    pub(crate) stamps: Stamps,
     /// What all clients together hold.
     pub(crate) load: Arc<Load>,
 }

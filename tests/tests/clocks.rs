@@ -219,3 +219,28 @@ fn clocks_of_groups_that_are_apart_are_shown_and_warned_of() {
         });
     }
 }
+
+#[test]
+fn a_broker_that_stamps_lets_messages_of_clients_with_wrong_clocks_live_as_they_were_meant_to() {
+    let mesh = MeshBuilder::new("stamps")
+        .group("north", 1)
+        .more("\n[clients]\ntimestamps = \"broker\"\ntime_to_live_max = \"20m\"\n")
+        .start();
+    let mut stomp = connect(&mesh, NORTH);
+    stomp.request(Frame::subscribe("1", "/queue/A", "auto")).unwrap();
+    for (ahead_seconds, lives, left) in [
+        (-2 * HOUR_SECONDS, TEN_MINUTES, TEN_MINUTES),
+        (2 * HOUR_SECONDS, TEN_MINUTES, TEN_MINUTES),
+        (0, 6 * TEN_MINUTES, 2 * TEN_MINUTES),
+    ] {
+        let sent_ms = now_ms() + 1_000 * ahead_seconds;
+        let message = Frame::message("/queue/A", "x")
+            .with("timestamp", sent_ms)
+            .with("expires", sent_ms + lives.as_millis() as i64);
+        stomp.request(message).unwrap();
+        let message = stomp.expect_message();
+        let number = |name: &str| message.get(name).unwrap().parse::<i64>().unwrap();
+        assert!((number("timestamp") - now_ms()).abs() < 20_000, "{message:?}");
+        assert_eq!(number("expires") - number("timestamp"), left.as_millis() as i64);
+    }
+}

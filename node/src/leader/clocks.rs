@@ -47,6 +47,11 @@ impl TermClock {
         self.time.now_ms(clock::boot_ms())
     }
 
+    /// None where nobody knows yet how late it is.
+    pub(super) fn known_ms(&self) -> Option<i64> {
+        self.time.is_known().then(|| self.now_ms())
+    }
+
     fn is_due(&self) -> bool {
         !self.time.is_settled() || clock::boot_ms() >= self.next_boot_ms
     }

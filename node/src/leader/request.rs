@@ -7,7 +7,7 @@ use ferrymq_dispatch::{ConnectionId, Target};
 use ferrymq_message::{Destination, Message, StoredMessage};
 use ferrymq_protocol::{AckTarget, Login, Refusal, RefusalKind, Request, Token, Verdict};
 
-use super::{Leader, direct::Sent, outcome::Pending};
+use super::{Leader, Stamps, direct::Sent, outcome::Pending};
 use crate::{connection::request_bytes, ingress};
 
 /// A client's send, under way to where it will be.
@@ -232,6 +232,7 @@ impl Leader {
             ..
         } = sending;
         let takes_log = takes_log(&sending.message, transaction.as_deref());
+        self.stamp(&mut sending.message);
         let (admitted, mut numbered) = self.admit(&mut sending);
         let command = match admitted {
             Ok(command) => command,
@@ -289,6 +290,15 @@ impl Leader {
             queue,
         };
         self.submit(command, pending);
+    }
+
+    fn stamp(&self, message: &mut Message) {
+        let stamps = self.config.stamps;
+        if stamps != Stamps::Client
+            && let Some(now_ms) = self.clock.known_ms()
+        {
+            stamps.put_on(message, &self.config.dispatch.dead_letter_queue, now_ms);
+        }
     }
 
     /// The command that stores it, if its client may and there is room; and its number, if it has one, which is taken out of

@@ -25,7 +25,7 @@ use crate::{
     clock::{self, Instant},
     connection::{ConnectionLimits, Driven, Entrance, FromClient, LeaderHandle, ToClient},
     group::{GroupEvent, Role, locked},
-    leader::{Ended, Leader, LeaderConfig, WhenFull},
+    leader::{Ended, Leader, LeaderConfig, Stamps, WhenFull},
     load::Load,
     memory::Memory,
     mesh::MeshStarter,
@@ -531,6 +531,7 @@ fn leader_config(load: Arc<Load>) -> LeaderConfig {
         group_backlog_bytes_max: 4 << 20,
         group_backlog_when_full: WhenFull::Wait,
         topic_linger_ms: TOPIC_LINGER_MS,
+        stamps: Stamps::Client,
         load,
     }
 }
