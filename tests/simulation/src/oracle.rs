@@ -29,6 +29,7 @@ pub(crate) struct Oracle {
 
 /// Kinds of commands as `node/broker/src/command/mod.rs` numbers them.
 const ENQUEUE: u8 = 1;
+const EXPIRE: u8 = 4;
 const PIECEMEAL: u8 = 7;
 const TRANSACTION: u8 = 21;
 const ENQUEUE_ONCE: u8 = 20;
@@ -91,6 +92,10 @@ impl Oracle {
                         history.break_promise(5, format!("{id} was stored {times} times"));
                     }
                 }
+            }
+            // The world does not last as long as messages live.
+            ((EXPIRE, _), Outcome::Done) => {
+                history.break_promise(2, "messages have expired before their time");
             }
             ((TRANSACTION | PIECEMEAL, body), Outcome::Many(outcomes)) => {
                 for (command, outcome) in split(&body[4.min(body.len())..]).into_iter().zip(outcomes) {

@@ -301,6 +301,9 @@ impl Process {
                 }
                 continue;
             }
+            if let (Input::Time { .. }, Some(Sabotage::CarryEnds)) = (&input, self.sabotage) {
+                continue;
+            }
             if let Input::Room(room) = input {
                 running.room = room;
                 if self.sabotage == Some(Sabotage::TakeUnbounded) {

@@ -22,6 +22,8 @@ pub(crate) struct Profile {
     pub(crate) lost_one_in: u64,
     pub(crate) doubled_one_in: u64,
     pub(crate) late_one_in: u64,
+    /// How far the wall clocks of each group, and of its clients, are ahead, milliseconds.
+    pub(crate) clocks_ahead_ms: Vec<i64>,
 }
 
 /// What may strike.
@@ -45,6 +47,7 @@ pub(crate) enum Fault {
     ShortDisk,
     FlipBit,
     Pause,
+    /// The wall clocks of a majority stay right.
     WallJump,
     StepDown,
     Isolate,
@@ -77,6 +80,8 @@ const ALL: [(Fault, u64); 19] = [
     (Fault::BlockOneWay, 4),
     (Fault::BlockGroups, 3),
 ];
+
+const HOUR_MS: i64 = 3_600_000;
 
 impl Profile {
     /// Chosen by the seed. A quarter of the worlds is one group, one in eight a single node.
@@ -121,7 +126,10 @@ impl Profile {
             let all: u64 = weights.iter().map(|(_, weight)| weight).sum();
             weights.push((Fault::FullDisk, all / 4 + 1));
         }
+        // Without a throw of the dice, too.
+        let ahead_ms = |group: usize| [0, HOUR_MS, -HOUR_MS][(seed as usize / 5 + group) % 3];
         Self {
+            clocks_ahead_ms: (0..groups.len()).map(ahead_ms).collect(),
             groups,
             is_line,
             storm_ms: if is_line { 2 * storm_ms } else { storm_ms },

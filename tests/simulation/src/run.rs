@@ -41,6 +41,9 @@ const START_US: u64 = 20_000 * MS;
 const HEAL_US: u64 = 30_000 * MS;
 const DRAIN_US: u64 = 90_000 * MS;
 
+/// How long messages live that do: longer than a world, and shorter than clocks are wrong by.
+const LIVES_MS: i64 = 20 * 60 * 1_000;
+
 const WORK: &str = "/queue/WORK";
 const WHOLE: &str = "/queue/WHOLE";
 const NEWS: &str = "/topic/NEWS";
@@ -136,16 +139,19 @@ fn populate(world: &mut World) {
         let home = pick(world);
         let interval_us = world.rng.between(1, 40) * MS;
         let window = world.rng.between(1, 8) as usize;
-        let producer = Producer::new(&format!("w{nth}"), WORK, profile.messages, window, interval_us);
+        let mut producer = Producer::new(&format!("w{nth}"), WORK, profile.messages, window, interval_us);
+        producer.expires_ms = Some(world.clients_wall_ms(home) + LIVES_MS);
         jobs.push((format!("w{nth}"), home, Job::Produce(producer), false));
     }
     let ordered_home = pick(world);
     let home = ordered_home;
     let window = world.rng.between(1, 6) as usize;
-    let producer = Producer::new("o", ORDERED, profile.messages, window, 20 * MS);
+    let mut producer = Producer::new("o", ORDERED, profile.messages, window, 20 * MS);
+    producer.expires_ms = Some(world.clients_wall_ms(home) + LIVES_MS);
     jobs.push(("o".into(), home, Job::Produce(producer), false));
     let home = pick(world);
-    let producer = Producer::new("n", NEWS, profile.messages / 2, 3, 30 * MS);
+    let mut producer = Producer::new("n", NEWS, profile.messages / 2, 3, 30 * MS);
+    producer.expires_ms = Some(world.clients_wall_ms(home) + LIVES_MS);
     jobs.push(("n".into(), home, Job::Produce(producer), false));
     let home = pick(world);
     jobs.push((

@@ -66,11 +66,15 @@ pub enum Sabotage {
     TakeUnbounded,
     /// A group is told that its neighbours hold nothing of it.
     TrustOldMarks,
+    /// Messages live by their master's own wall clock.
+    TrustClocks,
+    /// Messages cross with the ends that they had by their owner's clock.
+    CarryEnds,
 }
 
 impl Sabotage {
     /// All of them.
-    pub const ALL: [Self; 28] = [
+    pub const ALL: [Self; 30] = [
         Self::SkipSync,
         Self::AnswerUnsynced,
         Self::AnswerEarly,
@@ -99,6 +103,8 @@ impl Sabotage {
         Self::ForgetAbsent,
         Self::TakeUnbounded,
         Self::TrustOldMarks,
+        Self::TrustClocks,
+        Self::CarryEnds,
     ];
 
     /// The promises of which one must notice it, by number; 0 is the transactions' wholeness.
@@ -107,7 +113,7 @@ impl Sabotage {
             Self::SkipSync | Self::AnswerUnsynced => &[1, 2],
             // What is in doubt for ever is told at the end.
             Self::TrustOldMarks => &[2, 4],
-            Self::ForgetAbsent => &[2],
+            Self::ForgetAbsent | Self::TrustClocks | Self::CarryEnds => &[2],
             // Told five times a second who owns a message (P4), and at the end that it is lost.
             Self::DropReturned | Self::DropRejected => &[2, 4],
             Self::AnswerEarly => &[1],

@@ -27,6 +27,9 @@ pub(crate) enum Relief {
     Unstall(u64),
 }
 
+/// Wall clocks that are no further from what they should be are right.
+const RIGHT_WITHIN_MS: i64 = 1_000;
+
 impl World {
     pub(crate) fn begin_storm(&mut self) {
         self.is_storm = true;
@@ -122,7 +125,7 @@ impl World {
             }
             Fault::WallJump => {
                 let jump_ms = self.rng.below(7_200_000) as i64 - 3_600_000;
-                self.nodes[node].wall_offset_ms += jump_ms;
+                self.jump(node, jump_ms);
             }
             Fault::StepDown => {
                 if !self.is_paused(node) {
@@ -173,6 +176,18 @@ impl World {
                 sent.set_back = true;
             }
         }
+    }
+
+    /// Messages live by the majority's clocks: one that would be the first of another majority becomes right.
+    fn jump(&mut self, node: usize, jump_ms: i64) {
+        let group = self.nodes[node].group;
+        let ahead_ms = self.profile.clocks_ahead_ms[group];
+        let is_wrong = |other: &&usize| (self.nodes[**other].wall_offset_ms - ahead_ms).abs() > RIGHT_WITHIN_MS;
+        let others = self.groups[group].iter().filter(|other| **other != node);
+        let wrong = others.filter(is_wrong).count() + 1;
+        let is_minority = 2 * wrong < self.groups[group].len();
+        let offset_ms = &mut self.nodes[node].wall_offset_ms;
+        *offset_ms = if is_minority { *offset_ms + jump_ms } else { ahead_ms };
     }
 
     fn strike_down(&mut self, node: usize, by: Crash) {

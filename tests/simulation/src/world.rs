@@ -167,7 +167,7 @@ impl World {
                 slow_until_us: 0,
                 drift_ppm: self.rng.below(2_001) as i64 - 1_000,
                 boot_us: self.rng.below(1_000_000_000),
-                wall_offset_ms: self.rng.below(2_000) as i64 - 1_000,
+                wall_offset_ms: self.profile.clocks_ahead_ms[group] + self.rng.below(2_000) as i64 - 1_000,
                 disk_due: false,
                 heard_due: false,
                 flipped: None,
@@ -332,12 +332,13 @@ impl World {
         let boot_ms = clock::boot_ms();
         let members = &self.groups[self.nodes[node].group];
         let heard = process.replica.shared.lease.heard_ms_ago();
-        let is_known = |id: NodeId| heard.get(&id).is_some_and(|&ms| ms < CLOCK_AGE_MAX_MS);
+        let trusts_itself = self.sabotage == Some(Sabotage::TrustClocks);
+        let is_known = |id: NodeId| !trusts_itself && heard.get(&id).is_some_and(|&ms| ms < CLOCK_AGE_MAX_MS);
         let known = members
             .iter()
             .filter(|&&member| member == node || is_known(self.nodes[member].id));
         *locked(&process.replica.shared.clocks) = Clocks {
-            voters: members.len(),
+            voters: if trusts_itself { 1 } else { members.len() },
             members: known
                 .map(|&member| MemberClock {
                     node: self.nodes[member].id,
@@ -346,6 +347,11 @@ impl World {
                 })
                 .collect(),
         };
+    }
+
+    /// What the clocks of a group's clients show.
+    pub(crate) fn clients_wall_ms(&self, group: usize) -> i64 {
+        WALL_MS + (self.now_us / MS) as i64 + self.profile.clocks_ahead_ms[group]
     }
 
     fn wall_ms(&self, node: usize) -> i64 {

@@ -15,6 +15,8 @@ pub(crate) struct Producer {
     pub(crate) window: usize,
     pub(crate) interval_us: u64,
     pub(crate) left: u64,
+    /// When its messages expire, by its own clock; none for never.
+    pub(crate) expires_ms: Option<i64>,
     next: u64,
     next_at_us: u64,
     unanswered: VecDeque<u64>,
@@ -28,6 +30,7 @@ impl Producer {
             window,
             interval_us,
             left: count,
+            expires_ms: None,
             next: 1,
             next_at_us: 0,
             unanswered: VecDeque::new(),
@@ -76,12 +79,16 @@ impl Producer {
     }
 
     fn frame(&self, number: u64) -> Frame {
-        Frame::new(Command::Send)
+        let frame = Frame::new(Command::Send)
             .with("destination", self.destination.clone())
             .with("persistent", "true")
             .with("producer-id", self.name.clone())
             .with("producer-sequence", number.to_string())
             .with("receipt", number.to_string())
-            .with_body(body_of(&self.id(number)))
+            .with_body(body_of(&self.id(number)));
+        match self.expires_ms {
+            Some(expires_ms) => frame.with("expires", expires_ms.to_string()),
+            None => frame,
+        }
     }
 }
