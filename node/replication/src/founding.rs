@@ -19,6 +19,7 @@ use tokio::time::Instant;
 
 use crate::config::{NodeAddress, NodeId};
 use crate::group::Inner;
+use crate::intruder::Objection;
 use crate::last_resort::{self, Standing};
 use crate::meeting::rpc;
 use crate::wire::kind;
@@ -43,6 +44,9 @@ pub(crate) struct Knowledge {
     /// What it waits for.
     #[serde(default)]
     pub(crate) notice: Option<String>,
+    /// What tells it from another node with its number.
+    #[serde(default)]
+    pub(crate) life: u64,
 }
 
 /// `FOUND`: may this node found the group?
@@ -58,6 +62,12 @@ pub(crate) struct AdmitRequest {
     /// False for a node that must not vote before the master has dealt with what it may have forgotten: it has no data,
     /// or they went back.
     pub(crate) has_data: bool,
+    /// What tells it from another node with its number.
+    #[serde(default)]
+    pub(crate) life: u64,
+    /// Its own peer address, as configured.
+    #[serde(default)]
+    pub(crate) listens: String,
 }
 
 /// How long the founder waits for members that do not answer, and one whose data went back for a master.
@@ -279,12 +289,29 @@ async fn request_admission(inner: &Arc<Inner>, (master, address): (NodeId, NodeA
     let mut rpc = rpc(&inner.dial, master, &address);
     if !inner.admission.is_given() {
         // So that the number of its next life is higher than those that are known of it.
-        inner.meetings.meet(&mut rpc, master).await?;
+        if let Err(error) = inner.meetings.meet(&mut rpc, master).await {
+            tracing::debug!(%error, "not met");
+        }
     }
     let request = AdmitRequest {
         node: inner.config.node,
         has_data: inner.admission.is_given(),
+        life: inner.meetings.life(),
+        listens: inner
+            .config
+            .members
+            .get(&inner.config.node)
+            .map(|own| own.peer.clone())
+            .unwrap_or_default(),
     };
-    let admit = rpc.ask_json::<()>(kind::ADMIT, &request);
-    tokio::time::timeout(ADMIT_WITHIN, admit).await?
+    let admit = rpc.ask_json::<Option<Objection>>(kind::ADMIT, &request);
+    match tokio::time::timeout(ADMIT_WITHIN, admit).await?? {
+        None => Ok(()),
+        Some(objection) if objection.is_certain => {
+            // To wait for the member to be gone would be to lie in wait for its next restart.
+            inner.fatal(objection.reason);
+            std::future::pending().await
+        }
+        Some(objection) => Err(io::Error::other(objection.reason)),
+    }
 }

@@ -191,12 +191,15 @@ fn fuzz_rare_messages() {
             last: Some((3, 4)),
             group_id: 7,
             notice: Some("waiting".to_owned()),
+            life: 77,
         }),
         to_json(&meeting()),
         to_json(&FoundRequest { founder: 1 }),
         to_json(&AdmitRequest {
             node: 3,
             has_data: false,
+            life: 77,
+            listens: "c:3".to_owned(),
         }),
         to_json(&Opinion {
             node: 1,

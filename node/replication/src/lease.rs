@@ -37,6 +37,8 @@ struct Answers {
     sent_micros: BTreeMap<NodeId, u64>,
     /// When a connection last broke; requests sent before it count no more.
     lost_micros: BTreeMap<NodeId, u64>,
+    /// What `sent_micros` was when the connection broke.
+    before_micros: BTreeMap<NodeId, u64>,
 }
 
 impl Lease {
@@ -52,6 +54,7 @@ impl Lease {
                 voters: Vec::new(),
                 sent_micros: BTreeMap::new(),
                 lost_micros: BTreeMap::new(),
+                before_micros: BTreeMap::new(),
             }),
         }
     }
@@ -98,7 +101,8 @@ impl Lease {
         let now = self.now_micros();
         let mut answers = self.lock();
         answers.lost_micros.insert(node, now);
-        if answers.sent_micros.remove(&node).is_some() {
+        if let Some(sent) = answers.sent_micros.remove(&node) {
+            answers.before_micros.insert(node, sent);
             self.renew(&answers);
         }
     }
@@ -130,6 +134,14 @@ impl Lease {
             .iter()
             .map(|(node, sent)| (*node, now.saturating_sub(*sent) / 1000))
             .collect()
+    }
+
+    /// How long ago the last request was sent that this node has answered, even if its connection has broken since.
+    pub(crate) fn last_heard_ms_ago(&self, node: NodeId) -> Option<u64> {
+        let now = self.now_micros();
+        let answers = self.lock();
+        let sent = answers.sent_micros.get(&node).max(answers.before_micros.get(&node))?;
+        Some(now.saturating_sub(*sent) / 1000)
     }
 
     fn renew(&self, answers: &Answers) {
@@ -221,6 +233,7 @@ mod tests {
         assert!(lease.holds());
         lease.lost(2);
         assert!(!lease.holds());
+        assert!(lease.last_heard_ms_ago(2).is_some(), "though it was heard");
         lease.answered(2, 4, before);
         assert!(
             !lease.holds(),

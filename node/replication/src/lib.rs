@@ -44,6 +44,7 @@ mod founding;
 mod growth;
 mod housekeeping;
 mod identity;
+mod intruder;
 mod joining;
 mod last_resort;
 mod lease;

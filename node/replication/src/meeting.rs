@@ -62,6 +62,8 @@ struct State {
     untold: bool,
     /// Losses that were logged, by node and life.
     logged: BTreeMap<NodeId, u64>,
+    /// Nodes that were turned away, by number, life and whether for good.
+    turned_away: BTreeSet<(NodeId, u64, bool)>,
 }
 
 /// What stays on disk of a node's own starts.
@@ -104,6 +106,7 @@ impl Meetings {
                 unsaved: false,
                 untold: false,
                 logged: BTreeMap::new(),
+                turned_away: BTreeSet::new(),
             }),
             on_disk: tokio::sync::Mutex::new(()),
             wake: Notify::new(),
@@ -113,6 +116,20 @@ impl Meetings {
     /// The number of this start.
     pub(crate) fn start(&self) -> u64 {
         self.lock().me.start
+    }
+
+    /// What tells this life from all others.
+    pub(crate) fn life(&self) -> u64 {
+        self.lock().me.life
+    }
+
+    /// Whether that is worth a line in the log: once for each life of a node that is turned away.
+    pub(crate) fn is_news(&self, node: NodeId, life: u64, is_certain: bool) -> bool {
+        let mut state = self.lock();
+        if state.turned_away.len() >= TURNED_AWAY_MAX {
+            state.turned_away.clear();
+        }
+        state.turned_away.insert((node, life, is_certain))
     }
 
     /// Whether that member knows this life, so that what this node answers it counts.
@@ -190,6 +207,11 @@ impl Meetings {
                 told.me.node
             )));
         }
+        if peer == self.lock().me.node {
+            return Err(io::Error::other(format!(
+                "this is node {peer}: give the other one a number of its own"
+            )));
+        }
         self.hear(told).await?;
         Ok(self.telling().await)
     }
@@ -249,7 +271,10 @@ impl Meetings {
             }
             if let Some(loss) = loss {
                 state.met.remove(&peer);
-                state.log_once(&told.me, loss);
+                // One that takes no part knows it, or never had anything.
+                if told.me.takes_part {
+                    state.log_once(&told.me, loss);
+                }
             }
             let saved = must_save.then(|| self.save(&mut state, true)).transpose()?;
             (saved, knows_me, own)
@@ -396,6 +421,8 @@ fn draw() -> u64 {
     RandomState::new().hash_one(std::process::id()).max(1)
 }
 
+/// Nodes that were turned away and are remembered, so that it is logged once.
+const TURNED_AWAY_MAX: usize = 1_000;
 /// A meeting has at most two rounds; a third where the other one restarts between them.
 const ROUNDS_MAX: usize = 3;
 /// For one answer.

@@ -1,6 +1,7 @@
 //! The serving side of a group: requests of peers, handed to openraft.
 
 use std::io;
+use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Instant;
@@ -18,6 +19,7 @@ use crate::config::NodeId;
 use crate::failover::{self, Hearing};
 use crate::founding::{AdmitRequest, FoundRequest, Knowledge};
 use crate::group::Inner;
+use crate::intruder;
 use crate::log_store::{cell, put_cell};
 use crate::membership;
 use crate::purpose;
@@ -28,17 +30,25 @@ use crate::wire::{decode_append, encode_appended, from_json, kind, to_json, with
 
 /// Serves one accepted stream until it ends.
 pub(crate) async fn serve(inner: &Arc<Inner>, purpose: Purpose, peer: PeerName, stream: PeerStream) {
+    let from = stream.remote_addr().map(|from| from.ip());
     let connection = Connection::new(stream);
     let node = peer.node();
     let served = match purpose {
         purpose::APPEND => serve_append(inner, node, connection).await,
-        purpose::RPC => serve_rpc(inner, node, connection).await,
+        purpose::RPC => serve_rpc(inner, Caller { node, from }, connection).await,
         purpose::SNAPSHOT => serve_snapshot(inner, node, connection).await,
         other => Err(io::Error::other(format!("purpose {} is not replication's", other.0))),
     };
     if let Err(error) = served {
         tracing::debug!(%peer, purpose = purpose.0, %error, "a peer's stream ended");
     }
+}
+
+/// Who asks, and from where.
+#[derive(Clone, Copy)]
+struct Caller {
+    node: NodeId,
+    from: Option<IpAddr>,
 }
 
 /// Feeds append requests to openraft as they come; answers go back in order.
@@ -109,13 +119,13 @@ fn entry_bytes(entry: &crate::types::Entry) -> usize {
 }
 
 /// Answers one request after the other.
-async fn serve_rpc(inner: &Arc<Inner>, peer: NodeId, mut connection: Connection) -> io::Result<()> {
+async fn serve_rpc(inner: &Arc<Inner>, caller: Caller, mut connection: Connection) -> io::Result<()> {
     let hearing = inner.failover.hearing();
     while let Some((kind, request)) = connection.reader.read().await.map_err(io::Error::other)? {
-        let refusal = refusal(inner, peer).filter(|_| !NEED_NO_MEETING.contains(&kind));
+        let refusal = refusal(inner, caller.node).filter(|_| !NEED_NO_MEETING.contains(&kind));
         let (kind, answer) = match refusal {
             Some((kind, reason)) => (kind, Bytes::from(reason)),
-            None => match answer(inner, &hearing, peer, kind, request).await {
+            None => match answer(inner, &hearing, caller, kind, request).await {
                 Ok(answer) => answer,
                 Err(error) => (kind::REFUSED, Bytes::from(error.to_string())),
             },
@@ -132,7 +142,7 @@ const NEED_NO_MEETING: [u8; 4] = [kind::ASK, kind::FOUND, kind::ADMIT, kind::MEE
 async fn answer(
     inner: &Arc<Inner>,
     hearing: &Hearing,
-    peer: NodeId,
+    caller: Caller,
     kind: u8,
     request: Bytes,
 ) -> io::Result<(u8, Bytes)> {
@@ -176,16 +186,17 @@ async fn answer(
         }
         kind::CLOCK => Ok(clocks::answer()),
         kind::IS_DEAD => to_json(&failover::opinion(inner, from_json(&request)?)),
-        kind::MEET => to_json(&inner.meetings.answer(peer, from_json(&request)?).await?),
+        kind::MEET => to_json(&inner.meetings.answer(caller.node, from_json(&request)?).await?),
         kind::ASK => to_json(&knowledge(inner).await?),
         kind::FOUND => to_json(&consent(inner, from_json(&request)?).await?),
         kind::ADMIT => {
-            let AdmitRequest { node, has_data } = from_json(&request)?;
-            to_json(
-                &membership::admit(inner, node, has_data)
-                    .await
-                    .map_err(io::Error::other)?,
-            )
+            let asker: AdmitRequest = from_json(&request)?;
+            let objection = intruder::objection(inner, &asker, caller.from).await;
+            if objection.is_none() {
+                let admitted = membership::admit(inner, asker.node, asker.has_data).await;
+                admitted.map_err(io::Error::other)?;
+            }
+            to_json(&objection)
         }
         other => Err(unexpected(other)),
     };
@@ -214,6 +225,7 @@ async fn knowledge(inner: &Inner) -> io::Result<Knowledge> {
         last: inner.replica.journal.log_state().last,
         group_id: inner.replica.read().broker.group(),
         notice: inner.notice(),
+        life: inner.meetings.life(),
     })
 }
 

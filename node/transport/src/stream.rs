@@ -1,6 +1,7 @@
 //! A connection inside a group after its handshake: plain TCP or TLS over it.
 
 use std::io::{self, IoSlice};
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -78,6 +79,15 @@ impl PeerStream {
                 (PeerReader(ReadCarrier::Tls(read)), PeerWriter(WriteCarrier::Tls(write)))
             }
         }
+    }
+
+    /// The other end's address, as long as the connection lasts.
+    pub fn remote_addr(&self) -> Option<SocketAddr> {
+        let tcp = match &self.0 {
+            Carrier::Plain(stream) => stream,
+            Carrier::Tls(stream) => stream.get_ref().0,
+        };
+        tcp.peer_addr().ok()
     }
 
     /// Whether the bytes are encrypted.
