@@ -86,6 +86,11 @@ impl Install {
         result
     }
 
+    /// Whether another install was begun since, so that this one cannot finish.
+    pub fn is_abandoned(&self) -> bool {
+        self.shared.lock().front.install != Some(self.id)
+    }
+
     fn wait_for(&self, need: Need, make: impl FnOnce(&mut State) -> Result<Op, Error>) -> Result<(), Error> {
         let (told, outcome) = mpsc::channel();
         self.shared
@@ -99,7 +104,7 @@ impl Install {
     }
 
     fn check(&self) -> Result<(), Error> {
-        let abandoned = self.shared.lock().front.install != Some(self.id);
+        let abandoned = self.is_abandoned();
         match self.failure.lock().unwrap_or_else(PoisonError::into_inner).clone() {
             Some(error) => Err(error),
             None if abandoned => Err(Error::InstallAbandoned),

@@ -59,6 +59,8 @@ pub(crate) struct Inner {
     /// Until then this node votes for nobody: before it was restarted it may have acknowledged a master whose lease
     /// still runs, and it has forgotten when that was (P7).
     pub(crate) votes_from: Instant,
+    /// Held from the moment when a snapshot is given to openraft until it is installed (server.rs).
+    pub(crate) installing: Arc<tokio::sync::Mutex<()>>,
     /// For the operator; shown in status.
     notice: Mutex<Option<String>>,
     /// The node that an operator adds.
@@ -167,6 +169,7 @@ impl Group {
             dial,
             role: watch::Sender::new(Role::Slave { term: 0, master: None }),
             votes_from: Instant::now() + Duration::from_millis(silence_ms),
+            installing: Arc::default(),
             notice: Mutex::new(None),
             adding: Joining::new(),
             joining: Mutex::new(BTreeSet::new()),

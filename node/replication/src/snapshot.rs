@@ -29,6 +29,13 @@ pub(crate) struct StateSnapshot {
     pub(crate) bodies: Bodies,
 }
 
+impl StateSnapshot {
+    /// Whether another one has begun to arrive, so that this one cannot be installed.
+    pub(crate) fn is_abandoned(&self) -> bool {
+        matches!(&self.bodies, Bodies::Arrived(install) if install.is_abandoned())
+    }
+}
+
 /// Where a snapshot's bodies are.
 pub(crate) enum Bodies {
     /// In this node's journal, held there.
@@ -161,17 +168,17 @@ pub(crate) fn decode_bodies(mut piece: Bytes) -> io::Result<Vec<(Place, Bytes)>>
     Ok(bodies)
 }
 
-/// Receives a snapshot whose head has been read. Its bodies are in the journal then, but count for nothing yet.
+/// Receives a snapshot whose head has been read, into `install`. Its bodies are in the journal then, but count for
+/// nothing yet.
 pub(crate) async fn receive<R: AsyncRead + Unpin>(
     reader: &mut FrameReader<R>,
-    replica: &Arc<Replica>,
+    install: Install,
     head: Bytes,
 ) -> io::Result<(Head, StateSnapshot)> {
     let head: Head = from_json(&head)?;
     let mut state = BytesMut::new();
     let (pieces, arriving) = mpsc::channel(PIECES_AHEAD_MAX);
-    let journal = replica.journal.clone();
-    let writer = tokio::task::spawn_blocking(move || write_bodies(journal.begin_install(), arriving));
+    let writer = tokio::task::spawn_blocking(move || write_bodies(install, arriving));
     let announced = loop {
         match reader.read().await.map_err(io::Error::other)? {
             Some((kind::STATE, piece)) if (state.len() + piece.len()) as u64 <= head.state_bytes => state.put(piece),

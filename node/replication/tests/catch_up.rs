@@ -5,6 +5,8 @@
 mod harness;
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use ferrymq_replication::{Config, MembershipError, NodeId};
@@ -275,4 +277,64 @@ async fn a_node_without_data_and_without_a_master_waits_and_says_so() {
     cluster.start_node(third).await.unwrap();
     cluster.send(2).await;
     cluster.all_hold([1, 2]).await;
+}
+
+/// openraft's issue 2116: a purge that belongs to an installed snapshot must not meet applying. Each round cuts a slave
+/// or the master (with entries of its own that nobody else has) off under load until the log is purged beyond it, lets it
+/// back, and breaks its connections again and again while it installs.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn installing_snapshots_under_load_never_ends_a_replica() {
+    const ROUNDS: u64 = 8;
+    let cluster = Cluster::start(3, |config| {
+        small(config);
+        config.snapshot_log_entries = 10;
+    })
+    .await;
+    for round in 0..ROUNDS {
+        let master = cluster.master().await;
+        let lagging = if round % 4 == 3 { master } else { slave(&cluster).await };
+        let has = cluster.group(lagging).status().last_index;
+        let stop = Arc::new(AtomicBool::new(false));
+        let loads: Vec<_> = (1..=3)
+            .map(|id| {
+                let from = (round * 3 + id) * 1_000_000;
+                tokio::spawn(harness::load(cluster.group(id).clone(), from, stop.clone()))
+            })
+            .collect();
+        cluster.wall_in(lagging);
+        until("the log is purged beyond the one that lags", async || {
+            let is_purged = |id: NodeId| id != lagging && cluster.group(id).status().purged_index > has + 20;
+            (1..=3).any(is_purged).then_some(())
+        })
+        .await;
+        cluster.unwall();
+        let begun = Instant::now();
+        until("it has caught up by a snapshot", async || {
+            if begun.elapsed() < Duration::from_millis(400) {
+                cluster.cut(lagging);
+            }
+            let ended: Vec<_> = (1..=3)
+                .filter_map(|id| cluster.seen(id).lock().unwrap().fatal.clone())
+                .collect();
+            assert!(ended.is_empty(), "round {round}: {ended:?}");
+            (cluster.group(lagging).status().snapshot_index > has).then_some(())
+        })
+        .await;
+        stop.store(true, Ordering::Relaxed);
+        for load in loads {
+            load.await.unwrap();
+        }
+        let master = cluster.master().await;
+        cluster.begin_anew(master);
+        until("all agree", async || {
+            let applied: BTreeSet<u64> = (1..=3).map(|id| cluster.group(id).status().applied_index).collect();
+            (applied.len() == 1).then_some(())
+        })
+        .await;
+        let command = acknowledge(cluster.group(master), usize::MAX);
+        let _ = cluster.submit(master, &command).await;
+        for id in 1..=3 {
+            cluster.seen(id).lock().unwrap().results.clear();
+        }
+    }
 }

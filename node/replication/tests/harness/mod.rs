@@ -10,7 +10,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::FileExt as _;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -367,6 +367,32 @@ pub fn journal_config(dir: PathBuf) -> ferrymq_journal::Config {
         ..ferrymq_journal::Config::new(dir)
     }
 }
+
+/// Sends without waiting for answers, while that node is master, until told to stop.
+pub async fn load(group: Group, from: u64, stop: Arc<AtomicBool>) {
+    let (mut number, mut is_begun) = (from, false);
+    while !stop.load(Ordering::Relaxed) {
+        if !group.role().borrow().is_master() {
+            is_begun = false;
+        } else if !is_begun {
+            is_begun = true;
+            group.attach(|_, _| ());
+            group.detach();
+        } else if group.backlog_bytes() <= LOAD_BACKLOG_BYTES_MAX {
+            for _ in 0..8 {
+                group.submit(enqueue(number).encode(), LOAD_TOKENS + number);
+                number += 1;
+            }
+            tokio::task::yield_now().await;
+            continue;
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
+/// Tokens that no test waits for.
+const LOAD_TOKENS: u64 = 1 << 40;
+const LOAD_BACKLOG_BYTES_MAX: usize = 64 * 1024;
 
 /// A port that nobody uses at the moment.
 pub fn free_address() -> NodeAddress {
