@@ -1,6 +1,6 @@
 //! What a fault is: something that breaks a part of the field, and how that is mended.
 
-use crate::{NODES, field::Field};
+use crate::{EAST, GROUPS, NORTH, SOUTH, field::Field, nodes_of};
 
 /// Mends what a strike has broken. Dropped without being called (a scenario has failed), it must not leave anything
 /// that keeps processes from ending.
@@ -30,9 +30,11 @@ pub enum Whom {
     MasterAndSlave(usize),
     /// All nodes of a group.
     Group(usize),
-    /// The masters of both groups.
+    /// The masters of the two groups that have slaves.
     Masters,
-    /// All nodes of both groups.
+    /// The node of east, then the master of the hub that it is linked with.
+    EastAndHub,
+    /// All nodes of all groups.
     Everyone,
 }
 
@@ -41,7 +43,7 @@ impl Whom {
     pub fn resolve(self, field: &Field) -> Vec<usize> {
         let of = |group: usize| {
             let master = field.master(group);
-            let mut all: Vec<usize> = (group * NODES..(group + 1) * NODES).collect();
+            let mut all: Vec<usize> = nodes_of(group).collect();
             all.retain(|node| *node != master);
             all.insert(0, master);
             all
@@ -52,20 +54,23 @@ impl Whom {
             Self::Slaves(group) => of(group)[1..].to_vec(),
             Self::MasterAndSlave(group) => of(group)[..2].to_vec(),
             Self::Group(group) => of(group),
-            Self::Masters => vec![of(crate::NORTH)[0], of(crate::SOUTH)[0]],
-            Self::Everyone => [of(crate::NORTH), of(crate::SOUTH)].concat(),
+            Self::Masters => vec![of(NORTH)[0], of(SOUTH)[0]],
+            Self::EastAndHub => vec![of(EAST)[0], of(SOUTH)[0]],
+            Self::Everyone => (0..GROUPS).flat_map(of).collect(),
         }
     }
 
-    /// The group that is struck, where it is one.
-    pub fn group(self) -> Option<usize> {
+    /// The groups that are struck.
+    pub fn groups(self) -> Vec<usize> {
         match self {
             Self::Master(group)
             | Self::Slave(group)
             | Self::Slaves(group)
             | Self::MasterAndSlave(group)
-            | Self::Group(group) => Some(group),
-            Self::Masters | Self::Everyone => None,
+            | Self::Group(group) => vec![group],
+            Self::Masters => vec![NORTH, SOUTH],
+            Self::EastAndHub => vec![EAST, SOUTH],
+            Self::Everyone => (0..GROUPS).collect(),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The field on which faults strike: two groups of three nodes, each on a machine with a network, a disk and a clock of
+//! The field on which faults strike: three groups in a line, each node on a machine with a network, a disk and a clock of
 //! its own, under load, and watched.
 
 use std::{
@@ -12,8 +12,8 @@ use ferrymq_tests::{Discovery, Mesh, MeshBuilder, NodeProcess, disk::PowerDisk, 
 use serde_json::Value;
 
 use crate::{
-    NODES, NORTH, SOUTH, breach::Breaches, ending::Ending, faults::clock::SkewedClock, images::Images, lanes::Load,
-    random::Dice, watch::Watch,
+    ALL, EAST, GROUPS, NODES, NORTH, SOUTH, breach::Breaches, ending::Ending, faults::clock::SkewedClock,
+    images::Images, lanes::Load, random::Dice, watch::Watch,
 };
 
 /// How long all may take to be well again after a fault.
@@ -32,6 +32,8 @@ const LAG_MAX: u64 = 64;
 const HEARD_MS_MAX: u64 = 1_000;
 /// Times that a node is started again after it has ended by itself.
 const STARTS_MAX: usize = 5;
+/// The topic that east alone wants.
+pub const BULLETIN: &str = "topic://BULLETIN";
 /// Lines of a log that tell why a node ended.
 const LAST_LINES: usize = 6;
 
@@ -92,11 +94,13 @@ impl Field {
         let builder = MeshBuilder::new("chaos")
             .group("north", NODES)
             .group("south", NODES)
+            .group("east", ALL - 2 * NODES)
             .link(NORTH, SOUTH)
+            .link(EAST, SOUTH)
             .discovery(options.discovery)
             .on_machines();
         let images = Images::new();
-        let disks: Vec<PowerDisk> = ["north1", "north2", "north3", "south1", "south2", "south3"]
+        let disks: Vec<PowerDisk> = ["north1", "north2", "north3", "south1", "south2", "south3", "east1"]
             .iter()
             .map(|name| PowerDisk::new(images.path(), name, DISK_MB))
             .collect();
@@ -104,7 +108,7 @@ impl Field {
             .data(images.path())
             .more("\n[store]\nsegment = \"1MiB\"\nreserve = \"4MiB\"\nsnapshot_log = \"1MiB\"\ncache = \"1MiB\"\n")
             .prepare();
-        let clocks = SkewedClock::for_all(mesh.dir(), 2 * NODES);
+        let clocks = SkewedClock::for_all(mesh.dir(), ALL);
         for (at, node) in mesh.groups.iter_mut().flat_map(|group| &mut group.nodes).enumerate() {
             if let Some(clock) = clocks.get(at) {
                 clock.wind(node);
@@ -125,12 +129,14 @@ impl Field {
             ended: Vec::new(),
             starts: BTreeMap::new(),
             down: BTreeSet::new(),
-            log_read: vec![0; 2 * NODES],
+            log_read: vec![0; ALL],
         };
         let mut field = field;
         field.wait_well();
-        // What is published before the other group is known to want it is not owed to it.
+        // What is published before another group is known to want it is not owed to it.
         field.mesh.wait_demand(NORTH, "topic://NEWS", 1);
+        field.mesh.wait_demand(NORTH, BULLETIN, 1);
+        field.mesh.wait_demand(SOUTH, BULLETIN, 1);
         field
     }
 
@@ -209,7 +215,7 @@ impl Field {
 
     /// Looks whether nodes have ended by themselves.
     pub fn supervise(&mut self) {
-        for position in 0..2 * NODES {
+        for position in 0..ALL {
             let Some(status) = self.node_mut(position).ended() else {
                 continue;
             };
@@ -255,7 +261,7 @@ impl Field {
 
     /// Starts all nodes that do not run and are not kept down.
     pub fn revive(&mut self) {
-        for position in 0..2 * NODES {
+        for position in 0..ALL {
             if self.node(position).is_running() || self.down.contains(&position) {
                 continue;
             }
@@ -279,7 +285,7 @@ impl Field {
         self.wait_until_well("everybody", Self::is_well)
     }
 
-    /// Waits until the nodes of one group are well, whatever the other group does.
+    /// Waits until the nodes of one group are well, whatever the others do.
     ///
     /// # Panics
     /// Past the deadline, with what is still missing.
@@ -306,18 +312,20 @@ impl Field {
     }
 
     fn is_well(&self) -> Result<(), String> {
-        for at in [NORTH, SOUTH] {
+        for at in 0..GROUPS {
             let master = self.group_is_well(at)?;
-            let (own, other) = (&self.mesh.groups[at].name, &self.mesh.groups[1 - at].name);
             let links = master["master"]["mesh"]["links"]
                 .as_array()
                 .cloned()
                 .unwrap_or_default();
-            if !links
-                .iter()
-                .any(|link| link["peer"] == **other && link["state"] == "up")
-            {
-                return Err(format!("{own} is not linked to {other}: {links:?}"));
+            for other in neighbours(at) {
+                let (own, other) = (&self.mesh.groups[at].name, &self.mesh.groups[*other].name);
+                if !links
+                    .iter()
+                    .any(|link| link["peer"] == **other && link["state"] == "up")
+                {
+                    return Err(format!("{own} is not linked to {other}: {links:?}"));
+                }
             }
         }
         if !self.load.is_connected() {
@@ -431,7 +439,7 @@ impl Field {
             .take_breaches()
             .into_iter()
             .for_each(|what| self.breach(what));
-        for position in 0..2 * NODES {
+        for position in 0..ALL {
             let log = self.node(position).log();
             let new = log[self.log_read[position].min(log.len())..].to_owned();
             self.log_read[position] = log.len();
@@ -443,6 +451,14 @@ impl Field {
             });
             bad.for_each(|line| self.breach(format!("{}: {line}", self.node(position).name)));
         }
+    }
+}
+
+/// The groups that one is linked with, in the line of three.
+pub fn neighbours(group: usize) -> &'static [usize] {
+    match group {
+        SOUTH => &[NORTH, EAST],
+        _ => &[SOUTH],
     }
 }
 
@@ -465,7 +481,7 @@ fn members_are_well(name: &str, master: &Value, statuses: &[Value]) -> Result<()
     };
     match members.iter().find(|member| !is_well(member)) {
         Some(member) => Err(format!("a member of {name} is not well: {member}")),
-        None if members.len() == NODES => Ok(()),
+        None if members.len() == statuses.len() => Ok(()),
         None => Err(format!("{name} has {} members", members.len())),
     }
 }

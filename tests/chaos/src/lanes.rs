@@ -5,19 +5,19 @@ use std::{sync::Arc, time::Duration};
 use ferrymq_tests::{History, Mesh, history::Report};
 
 use crate::{
-    NORTH, SOUTH,
+    EAST, NORTH, SOUTH,
     stream::{Sending, Stream, Wanting},
 };
 
 /// One kind of load. To add one, add a row to [`LANES`].
 #[derive(Debug)]
 pub struct Lane {
-    /// Its producer's name, too.
+    /// Its producer's name, too; of several, with the group's number behind.
     pub name: &'static str,
     /// Such as `/queue/ORDERS`.
     pub destination: &'static str,
-    /// The group that its producer is connected to.
-    pub from: usize,
+    /// The groups that its producers are connected to, one each.
+    pub from: &'static [usize],
     /// The groups that its consumers are connected to, one each. A queue with one consumer promises order (P6).
     pub to: &'static [usize],
     /// Messages, or transactions, in a second.
@@ -49,7 +49,7 @@ pub const LANES: &[Lane] = &[
     Lane {
         name: "crossing",
         destination: "/queue/CROSSING",
-        from: NORTH,
+        from: &[NORTH],
         to: &[SOUTH],
         per_second: 60,
         kind: Kind::Flowing,
@@ -58,7 +58,7 @@ pub const LANES: &[Lane] = &[
     Lane {
         name: "north",
         destination: "/queue/NORTH",
-        from: NORTH,
+        from: &[NORTH],
         to: &[NORTH],
         per_second: 60,
         kind: Kind::Flowing,
@@ -67,7 +67,7 @@ pub const LANES: &[Lane] = &[
     Lane {
         name: "resting",
         destination: "/queue/RESTING",
-        from: NORTH,
+        from: &[NORTH],
         to: &[NORTH],
         per_second: 30,
         kind: Kind::Resting,
@@ -76,7 +76,7 @@ pub const LANES: &[Lane] = &[
     Lane {
         name: "lasting",
         destination: "/queue/LASTING",
-        from: SOUTH,
+        from: &[SOUTH],
         to: &[SOUTH],
         per_second: 20,
         kind: Kind::Resting,
@@ -85,7 +85,7 @@ pub const LANES: &[Lane] = &[
     Lane {
         name: "south",
         destination: "/queue/SOUTH",
-        from: SOUTH,
+        from: &[SOUTH],
         to: &[SOUTH],
         per_second: 60,
         kind: Kind::Flowing,
@@ -94,7 +94,7 @@ pub const LANES: &[Lane] = &[
     Lane {
         name: "shared",
         destination: "/queue/SHARED",
-        from: SOUTH,
+        from: &[SOUTH],
         to: &[NORTH, SOUTH],
         per_second: 30,
         kind: Kind::Flowing,
@@ -103,7 +103,7 @@ pub const LANES: &[Lane] = &[
     Lane {
         name: "ledger",
         destination: "/queue/LEDGER",
-        from: NORTH,
+        from: &[NORTH],
         to: &[SOUTH],
         per_second: 10,
         kind: Kind::Transactions,
@@ -112,9 +112,46 @@ pub const LANES: &[Lane] = &[
     Lane {
         name: "news",
         destination: "/topic/NEWS",
-        from: NORTH,
+        from: &[NORTH],
         to: &[NORTH, SOUTH],
         per_second: 20,
+        kind: Kind::Topic,
+        lives: Some(A_DAY),
+    },
+    // By way of south, which has no consumers of its own for it.
+    Lane {
+        name: "far",
+        destination: "/queue/FAR",
+        from: &[NORTH],
+        to: &[EAST],
+        per_second: 20,
+        kind: Kind::Flowing,
+        lives: None,
+    },
+    Lane {
+        name: "back",
+        destination: "/queue/BACK",
+        from: &[EAST],
+        to: &[NORTH],
+        per_second: 20,
+        kind: Kind::Flowing,
+        lives: None,
+    },
+    Lane {
+        name: "home",
+        destination: "/queue/HOME",
+        from: &[EAST],
+        to: &[EAST],
+        per_second: 20,
+        kind: Kind::Flowing,
+        lives: None,
+    },
+    Lane {
+        name: "bulletin",
+        destination: "/topic/BULLETIN",
+        from: &[NORTH, SOUTH],
+        to: &[EAST],
+        per_second: 10,
         kind: Kind::Topic,
         lives: Some(A_DAY),
     },
@@ -130,7 +167,7 @@ pub struct Flow {
     pub lane: &'static Lane,
     /// One for a queue, one for each subscription of a topic.
     pub histories: Vec<Arc<History>>,
-    producer: Stream,
+    producers: Vec<Stream>,
     consumers: Vec<Stream>,
     wantings: Vec<(usize, Wanting)>,
 }
@@ -162,17 +199,17 @@ impl Load {
 
     /// New messages from here on.
     pub fn go_on(&self) {
-        self.flows.iter().for_each(|flow| flow.producer.go_on());
+        self.producers().for_each(Stream::go_on);
     }
 
     /// No new messages.
     pub fn pause(&self) {
-        self.flows.iter().for_each(|flow| flow.producer.pause());
+        self.producers().for_each(Stream::pause);
     }
 
     /// No producer has anything under way.
     pub fn is_at_rest(&self) -> bool {
-        self.flows.iter().all(|flow| flow.producer.is_at_rest())
+        self.producers().all(Stream::is_at_rest)
     }
 
     /// Consumers for what has rested.
@@ -221,6 +258,10 @@ impl Load {
         queues.map(|name| format!("queue://{name}")).collect()
     }
 
+    fn producers(&self) -> impl Iterator<Item = &Stream> {
+        self.flows.iter().flat_map(|flow| &flow.producers)
+    }
+
     fn histories(&self) -> impl Iterator<Item = &Arc<History>> {
         self.flows.iter().flat_map(|flow| &flow.histories)
     }
@@ -237,8 +278,8 @@ impl Flow {
     fn start(lane: &'static Lane, first: usize, mesh: &Mesh) -> Self {
         let count = if lane.kind == Kind::Topic { lane.to.len() } else { 1 };
         let histories: Vec<Arc<History>> = (0..count).map(|_| Arc::default()).collect();
-        let sending = Sending {
-            producer: lane.name.into(),
+        let sending = |producer: String| Sending {
+            producer,
             destination: lane.destination.into(),
             every: Duration::from_secs(1) / lane.per_second,
             size: BODY_BYTES,
@@ -258,12 +299,19 @@ impl Flow {
             .enumerate()
             .map(|(at, group)| (*group, wanting(at)))
             .collect();
-        let mut addresses = mesh.groups[lane.from].addresses();
-        let first = first % addresses.len();
-        addresses.rotate_left(first);
+        let producers = lane.from.iter().map(|group| {
+            let mut addresses = mesh.groups[*group].addresses();
+            let first = first % addresses.len();
+            addresses.rotate_left(first);
+            let producer = match lane.from {
+                [_] => lane.name.to_owned(),
+                _ => format!("{}-{group}", lane.name),
+            };
+            Stream::produce(addresses, sending(producer))
+        });
         let mut flow = Self {
             lane,
-            producer: Stream::produce(addresses, sending),
+            producers: producers.collect(),
             histories,
             consumers: Vec::new(),
             wantings,

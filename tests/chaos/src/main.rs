@@ -1,4 +1,4 @@
-//! `chaos`: breaks things on two groups under load and tells whether the promises held; see `tests/chaos/run`.
+//! `chaos`: breaks things on three groups under load and tells whether the promises held; see `tests/chaos/run`.
 
 use std::{
     env,
@@ -20,7 +20,7 @@ use ferrymq_chaos::{
 use ferrymq_tests::{Discovery, wait};
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Breaks things on two groups of three nodes under load. Without --minutes: the scenarios, one after the other.
+/// Breaks things on three groups in a line under load. Without --minutes: the scenarios, one after the other.
 #[derive(Debug, Parser)]
 #[command(name = "tests/chaos/run")]
 struct Arguments {

@@ -15,7 +15,7 @@ pub struct Outcome {
     pub pause_after: Duration,
     /// From the mending until all nodes were well again.
     pub recovery: Duration,
-    /// Terms that began, of both groups.
+    /// Terms that began, of all groups.
     pub terms: usize,
     /// Most memory of a node, in bytes.
     pub rss_bytes_max: u64,

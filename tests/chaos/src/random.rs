@@ -68,10 +68,8 @@ impl Dice {
             let second = self.one_of(scenarios);
             let after_ms = self.below(AFTER_MS_MAX);
             let strike = self.strike(second, after_ms);
-            let groups = (first.whom.group(), second.whom.group());
-            if let (Some(one), Some(other)) = groups
-                && one != other
-            {
+            let (one, other) = (first.whom.groups(), second.whom.groups());
+            if one.iter().all(|group| !other.contains(group)) {
                 strikes.push(strike);
             }
         }
@@ -139,8 +137,8 @@ mod tests {
         let double = rounds.iter().filter(|round| round.len() == 2);
         assert!(double.clone().count() > 20);
         for round in double {
-            let (one, other) = (round[0].scenario.whom.group(), round[1].scenario.whom.group());
-            assert!(one.is_some() && other.is_some() && one != other, "{}", tell(round));
+            let (one, other) = (round[0].scenario.whom.groups(), round[1].scenario.whom.groups());
+            assert!(one.iter().all(|group| !other.contains(group)), "{}", tell(round));
         }
     }
 }

@@ -8,7 +8,7 @@ use std::{
 use ferrymq_tests::{late, wait, wait_until};
 
 use crate::{
-    NORTH, SOUTH,
+    GROUPS,
     breach::{Breach, Breaches},
     field::{Field, Options, WELL_MAX},
     lanes::Kind,
@@ -140,7 +140,7 @@ fn play(field: &mut Field, strikes: &[Strike]) -> Outcome {
         field.load.receipted() > receipted + UNDER_WAY
     });
     field.expect_no_end();
-    let terms = |field: &Field| [NORTH, SOUTH].map(|group| field.watch.terms(group));
+    let terms = |field: &Field| std::array::from_fn::<usize, GROUPS, _>(|group| field.watch.terms(group));
     let terms_before = terms(field);
     field.watch.take_rss_bytes_max();
 
@@ -169,7 +169,7 @@ fn play(field: &mut Field, strikes: &[Strike]) -> Outcome {
     // Also what goes on only after the mending.
     judge_pause(field, strikes, longest_pause(field, strikes, struck, well));
     let terms = terms(field);
-    let begun = [NORTH, SOUTH].map(|group| terms[group] - terms_before[group]);
+    let begun = std::array::from_fn(|group| terms[group] - terms_before[group]);
     for strike in strikes {
         judge_terms(&field.breaches, strike.scenario, begun);
     }
@@ -204,12 +204,10 @@ fn judge_pause(field: &Field, strikes: &[Strike], pause: Duration) {
 
 /// Masters change as seldom as they shall, and as often as they must, where so many terms have begun in the groups. (Two
 /// faults at a time strike different groups.)
-fn judge_terms(breaches: &Breaches, scenario: &Scenario, begun: [usize; 2]) {
+fn judge_terms(breaches: &Breaches, scenario: &Scenario, begun: [usize; GROUPS]) {
     let name = scenario.name;
-    let struck = match scenario.whom.group() {
-        Some(group) => vec![begun[group]],
-        None => begun.to_vec(),
-    };
+    let groups = scenario.whom.groups();
+    let struck: Vec<usize> = groups.iter().map(|group| begun[*group]).collect();
     let all: usize = struck.iter().sum();
     if let Some(max) = scenario.terms_max.filter(|max| all > *max) {
         breaches.late(format!("{all} terms began under {name}; at most {max} are allowed"));
@@ -221,15 +219,14 @@ fn judge_terms(breaches: &Breaches, scenario: &Scenario, begun: [usize; 2]) {
 
 /// The longest time without a receipt for those who send to a struck group.
 fn longest_pause(field: &Field, strikes: &[Strike], from: Instant, to: Instant) -> Duration {
-    let is_struck = |group: usize| {
-        let mut struck = strikes.iter().map(|strike| strike.scenario.whom.group());
-        struck.any(|its| its.is_none_or(|its| its == group))
-    };
-    let sending = field
-        .load
-        .flows
+    let struck: Vec<usize> = strikes
         .iter()
-        .filter(|flow| matches!(flow.lane.kind, Kind::Flowing | Kind::Resting) && is_struck(flow.lane.from));
+        .flat_map(|strike| strike.scenario.whom.groups())
+        .collect();
+    let sending =
+        field.load.flows.iter().filter(|flow| {
+            matches!(flow.lane.kind, Kind::Flowing | Kind::Resting) && struck.contains(&flow.lane.from[0])
+        });
     let gaps = sending
         .flat_map(|flow| &flow.histories)
         .map(|history| history.longest_gaps(from, to).0);
@@ -255,20 +252,21 @@ mod tests {
 
     #[test]
     fn terms_are_counted_in_the_group_that_is_struck() {
-        let judged = |name: &str, begun: [usize; 2]| {
+        let judged = |name: &str, begun: [usize; GROUPS]| {
             let scenarios = crate::scenarios::named(&[name.to_owned()]).expect("it is there");
             let breaches = Breaches::default();
             judge_terms(&breaches, scenarios[0], begun);
             breaches.all().iter().map(|breach| breach.is_late).collect::<Vec<_>>()
         };
         let none: [bool; 0] = [];
-        assert_eq!(judged("kill-north-master", [1, 0]), none);
-        assert_eq!(judged("kill-north-master", [0, 1]), [false]);
-        assert_eq!(judged("kill-both-masters", [1, 0]), [false]);
-        assert_eq!(judged("kill-north-slave", [0, 0]), none);
-        assert_eq!(judged("far-nodes-of-north", [1, 3]), none);
-        assert_eq!(judged("far-nodes-of-north", [2, 0]), [true]);
-        assert_eq!(judged("clock-back-everyone", [0, 1]), [true]);
+        assert_eq!(judged("kill-north-master", [1, 0, 0]), none);
+        assert_eq!(judged("kill-north-master", [0, 1, 0]), [false]);
+        assert_eq!(judged("kill-both-masters", [1, 0, 0]), [false]);
+        assert_eq!(judged("kill-north-slave", [0, 0, 0]), none);
+        assert_eq!(judged("far-nodes-of-north", [1, 3, 0]), none);
+        assert_eq!(judged("far-nodes-of-north", [2, 0, 0]), [true]);
+        assert_eq!(judged("clock-back-everyone", [0, 1, 0]), [true]);
+        assert_eq!(judged("clock-back-everyone", [0, 0, 1]), [true]);
     }
 
     #[test]

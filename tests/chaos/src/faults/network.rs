@@ -5,7 +5,7 @@ use std::time::Duration;
 use ferrymq_tests::wait_until;
 
 use crate::{
-    NODES,
+    ALL, NODES,
     fault::{Fault, Mend},
     field::Field,
     toolbox::{self, Tool},
@@ -16,7 +16,7 @@ use crate::{
 pub enum Peers {
     /// The other nodes of its group that are not struck themselves.
     Group,
-    /// The nodes of the other group.
+    /// The nodes of the other groups.
     OtherGroup,
     /// All other nodes that are not struck; where all are, all others.
     All,
@@ -28,11 +28,11 @@ pub enum Peers {
 
 impl Peers {
     fn of(self, node: usize, on: &[usize]) -> Vec<usize> {
-        let all = 0..2 * NODES;
+        let all = 0..ALL;
         let is_one = |peer: &usize| match self {
             Self::Group => peer / NODES == node / NODES && !on.contains(peer),
             Self::OtherGroup => peer / NODES != node / NODES,
-            Self::All => !on.contains(peer) || on.len() == 2 * NODES,
+            Self::All => !on.contains(peer) || on.len() == ALL,
             Self::Each => peer / NODES == node / NODES,
             Self::Struck => peer / NODES == node / NODES && on.contains(peer),
         };

@@ -12,6 +12,7 @@ use crate::{
     NODES,
     fault::{Fault, Mend},
     field::{Field, WELL_MAX},
+    nodes_of,
 };
 
 /// See the file's head.
@@ -46,10 +47,7 @@ impl Fault for Sleeper {
         let begun = Instant::now();
         let mut successor = None;
         wait_until("another node is master", 2 * SUCCESSOR_MAX, || {
-            let nodes = group * NODES..(group + 1) * NODES;
-            successor = nodes
-                .into_iter()
-                .find(|&node| node != sleeper && field.node(node).is_master());
+            successor = nodes_of(group).find(|&node| node != sleeper && field.node(node).is_master());
             successor.is_some() || begun.elapsed() > SUCCESSOR_MAX
         });
         if successor.is_none() {
