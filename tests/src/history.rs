@@ -7,6 +7,10 @@
 //! A message is *settled* when an acknowledgement was sent for its last delivery, or one was ever confirmed. Until then
 //! the broker owes it: what was delivered, not acknowledged and never came again is as lost as what never came. Whether an
 //! acknowledgement on a connection that died counts is open; what comes again after it is owed again.
+//!
+//! A group of one may be put back to an older copy of its state. [`History::copied`] notes what there is when the copy is
+//! made, [`History::put_back`] that the group has become it: what only the lost state had is not owed, and what was settled
+//! since the copy may come again, marked. See there for what exactly that is.
 
 use std::{
     collections::BTreeMap,
@@ -45,6 +49,44 @@ struct Inner {
     deliveries: Vec<Instant>,
 }
 
+/// What of a message's way led through the group that is put back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// Its producer is connected to that group: what has a receipt is there, unless it has gone on already.
+    From,
+    /// Only its consumer is: it is elsewhere until the group has taken it over. Whoever marks waits before until the group
+    /// has delivered all that it took over, so that what it had is known.
+    To,
+}
+
+/// What a group is put back to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Older {
+    /// The state of [`History::copied`].
+    Copy,
+    /// Nothing: it has the name of the lost one alone.
+    Empty,
+}
+
+/// How a message was when the copy was made.
+#[derive(Debug, Default, Clone, Copy)]
+struct Copied {
+    attempted: bool,
+    receipted: bool,
+    delivered: bool,
+    confirmed: bool,
+}
+
+/// How a message may come once more, although it was delivered or settled.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum Again {
+    #[default]
+    Never,
+    Marked,
+    /// Sent again to a state that has lost its number (P5).
+    Anyhow,
+}
+
 #[derive(Debug, Default, Clone, Copy)]
 struct Fate {
     attempted: bool,
@@ -55,12 +97,45 @@ struct Fate {
     /// An acknowledgement of its last delivery was sent.
     acknowledged: bool,
     confirmed: bool,
+    copied: Copied,
+    /// Only a state that is lost had it.
+    excused: bool,
+    again: Again,
 }
 
 impl Fate {
     /// The broker has it (it said so, or could only so deliver it), and no consumer has settled it.
     fn is_owed(&self) -> bool {
-        (self.receipted || self.delivered > 0) && !self.acknowledged && !self.confirmed
+        !self.excused && (self.receipted || self.delivered > 0) && !self.acknowledged && !self.confirmed
+    }
+
+    fn copy(&mut self) {
+        self.copied = Copied {
+            attempted: self.attempted,
+            receipted: self.receipted,
+            delivered: self.delivered > 0,
+            confirmed: self.confirmed,
+        };
+    }
+
+    fn put_back(&mut self, way: Way, to: Older) {
+        let copied = match to {
+            Older::Copy => self.copied,
+            Older::Empty => Copied {
+                confirmed: self.copied.confirmed,
+                ..Copied::default()
+            },
+        };
+        self.again = match way {
+            Way::From if !self.receipted => Again::Anyhow,
+            Way::From if copied.confirmed || !copied.attempted => Again::Never,
+            Way::To if copied.confirmed || self.delivered == 0 => Again::Never,
+            Way::From | Way::To => Again::Marked,
+        };
+        self.excused = match way {
+            Way::From => !copied.receipted,
+            Way::To => self.delivered > 0 && !copied.delivered,
+        };
     }
 
     /// Its producer has gone on without knowing. A node that hung may still carry what it had from that producer, so that
@@ -127,7 +202,10 @@ impl History {
     /// It has its receipt.
     pub fn receipt(&self, producer: &str, number: u64) {
         let mut inner = self.lock();
-        inner.fate(producer, number).receipted = true;
+        let fate = inner.fate(producer, number);
+        fate.receipted = true;
+        // Whoever says so now has it; what was delivered before may have been settled in what it has.
+        fate.excused &= fate.delivered > 0;
         inner.receipts.push(Instant::now());
     }
 
@@ -138,6 +216,11 @@ impl History {
         inner.redelivered += u64::from(redelivered);
         let fate = inner.fate(producer, number);
         fate.delivered += 1;
+        fate.excused = false;
+        let again = std::mem::take(&mut fate.again);
+        if again == Again::Anyhow || (again == Again::Marked && redelivered) {
+            fate.confirmed = false;
+        }
         // Whatever was sent on the connection before did not count.
         fate.acknowledged = false;
         let fate = *fate;
@@ -147,7 +230,7 @@ impl History {
             inner
                 .doubled
                 .push((name.clone(), "after its acknowledgement was confirmed"));
-        } else if fate.delivered > 1 && !redelivered {
+        } else if fate.delivered > 1 && !redelivered && again != Again::Anyhow {
             inner.doubled.push((name.clone(), "again without the redelivered mark"));
         }
         if fate.delivered == 1 {
@@ -169,6 +252,33 @@ impl History {
     /// All that was given to a consumer that went has come back: order counts for everything again.
     pub fn settled(&self) {
         self.lock().left_behind = false;
+    }
+
+    /// A group through which these messages go, stopped just now, is copied.
+    pub fn copied(&self) {
+        self.lock().fates().for_each(Fate::copy);
+    }
+
+    /// That group, stopped just now, has become its copy again, or an empty one in its place. From here on
+    ///
+    /// - what had no receipt at the copy, on the way [`Way::From`] it, is not owed, as only the lost state had it: until it is
+    ///   delivered or gets its receipt after all;
+    /// - what was first delivered after the copy, on the way [`Way::To`] it, is not owed, if nobody acknowledged it: the lost
+    ///   state had it;
+    /// - what was settled after the copy, and may be in the copy or in doubt with another group, may come once more, marked;
+    /// - what its producer has no receipt for and sends again may come once more, also without the mark: its number is
+    ///   forgotten.
+    ///
+    /// All else is owed as before, and what was confirmed before the copy never comes again.
+    pub fn put_back(&self, way: Way, to: Older) {
+        self.lock().fates().for_each(|fate| fate.put_back(way, to));
+    }
+
+    /// An operator has made the others forget whom all that is not delivered yet was kept for: it is not owed any more.
+    pub fn forgotten(&self) {
+        let mut inner = self.lock();
+        let kept = inner.fates().filter(|fate| fate.delivered == 0);
+        kept.for_each(|fate| fate.excused = true);
     }
 
     /// What was delivered under this name is not what was sent.
@@ -193,6 +303,13 @@ impl History {
     /// Messages with a receipt so far.
     pub fn receipted(&self) -> usize {
         self.lock().receipts.len()
+    }
+
+    /// Whether this one has its receipt.
+    pub fn has_receipt(&self, producer: &str, number: u64) -> bool {
+        let inner = self.lock();
+        let fate = inner.messages.get(producer).and_then(|fates| fates.get(&number));
+        fate.is_some_and(|fate| fate.receipted)
     }
 
     /// Different messages delivered so far.
@@ -260,6 +377,10 @@ impl History {
 }
 
 impl Inner {
+    fn fates(&mut self) -> impl Iterator<Item = &mut Fate> {
+        self.messages.values_mut().flat_map(BTreeMap::values_mut)
+    }
+
     fn fate(&mut self, producer: &str, number: u64) -> &mut Fate {
         if !self.messages.contains_key(producer) {
             self.messages.insert(producer.to_owned(), BTreeMap::new());
@@ -532,6 +653,102 @@ mod tests {
         subscriptions[0].acknowledging("p", 2);
         subscriptions[0].report().assert_kept_in_order();
         assert_eq!(subscriptions[1].report().lost, [p(2)]);
+    }
+
+    /// Sent and settled before, and put back: what of it is wrong.
+    fn put_back(history: &History, way: Way, to: Older) -> usize {
+        history.put_back(way, to);
+        history.owed()
+    }
+
+    #[test]
+    fn what_only_the_lost_state_had_is_not_owed() {
+        let history = sent(1..=3);
+        take(&history, 1, false);
+        history.delivery("p", 2, false);
+        history.copied();
+        history.delivery("p", 3, false);
+        history.attempt("p", 4);
+        history.receipt("p", 4);
+        history.attempt("p", 5);
+        history.receipt("p", 5);
+        history.delivery("p", 5, false);
+        assert_eq!(put_back(&history, Way::From, Older::Copy), 2, "2 and 3 are in the copy");
+        history.attempt("p", 6);
+        history.receipt("p", 6);
+        assert_eq!(history.report().lost, [p(2), p(3), p(6)], "what comes after is owed");
+        assert_eq!(put_back(&history, Way::From, Older::Empty), 0);
+        // It comes all the same, and is dropped then.
+        history.delivery("p", 4, true);
+        assert_eq!(history.report().lost, [p(4)]);
+    }
+
+    #[test]
+    fn what_a_group_has_not_taken_over_is_owed_whatever_becomes_of_the_group() {
+        let history = sent(1..=4);
+        history.delivery("p", 1, false);
+        history.copied();
+        history.delivery("p", 2, false);
+        assert_eq!(put_back(&history, Way::To, Older::Copy), 3);
+        assert_eq!(
+            history.report().lost,
+            [p(1), p(3), p(4)],
+            "it has 1, and never took over 3 and 4"
+        );
+        assert_eq!(put_back(&history, Way::To, Older::Empty), 2);
+        history.forgotten();
+        assert_eq!(history.owed(), 0, "an operator's word");
+    }
+
+    #[test]
+    fn what_was_settled_after_the_copy_may_come_again_once_and_marked() {
+        for way in [Way::From, Way::To] {
+            let history = sent(1..=3);
+            take(&history, 1, false);
+            history.confirmed("p", 1);
+            history.copied();
+            for number in 2..=3 {
+                take(&history, number, false);
+                history.confirmed("p", number);
+            }
+            history.put_back(way, Older::Copy);
+            take(&history, 2, true);
+            history.report().assert_kept_in_order();
+            history.confirmed("p", 2);
+            for (number, redelivered) in [(2, true), (3, false), (1, true)] {
+                take(&history, number, redelivered);
+            }
+            let doubled = history.report().doubled.into_iter().map(|(name, _)| name);
+            assert_eq!(doubled.collect::<Vec<_>>(), [p(2), p(3), p(1)]);
+        }
+    }
+
+    #[test]
+    fn what_was_sent_after_the_copy_does_not_come_again_but_for_a_resend() {
+        let history = History::default();
+        history.copied();
+        for number in 1..=2 {
+            history.attempt("p", number);
+            take(&history, number, false);
+            history.confirmed("p", number);
+        }
+        history.receipt("p", 1);
+        history.put_back(Way::From, Older::Copy);
+        take(&history, 2, false);
+        history.receipt("p", 2);
+        history.report().assert_kept_in_order();
+        take(&history, 1, true);
+        assert_eq!(history.report().doubled.len(), 1);
+    }
+
+    #[test]
+    fn a_receipt_after_the_copy_was_put_back_counts() {
+        let history = History::default();
+        history.copied();
+        history.attempt("p", 1);
+        assert_eq!(put_back(&history, Way::From, Older::Copy), 0);
+        history.receipt("p", 1);
+        assert_eq!(history.report().lost, [p(1)]);
     }
 
     #[test]
