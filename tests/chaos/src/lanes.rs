@@ -2,7 +2,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use ferrymq_tests::{History, Mesh, history::Report};
+use ferrymq_tests::{
+    History, Mesh,
+    history::{Older, Report, Way},
+};
 
 use crate::{
     EAST, NORTH, SOUTH,
@@ -256,6 +259,37 @@ impl Load {
     pub fn queues() -> Vec<String> {
         let queues = LANES.iter().filter_map(|lane| lane.destination.strip_prefix("/queue/"));
         queues.map(|name| format!("queue://{name}")).collect()
+    }
+
+    /// A group of one, stopped just now, is copied.
+    pub fn copied(&self, group: usize) {
+        self.on_the_way(group).for_each(|(_, history)| history.copied());
+    }
+
+    /// That group, stopped just now, is put back.
+    pub fn put_back(&self, group: usize, to: Older) {
+        self.on_the_way(group)
+            .for_each(|(way, history)| history.put_back(way, to));
+    }
+
+    /// What was kept for the subscribers of a group that is lost is forgotten by an operator's word.
+    pub fn forgotten(&self, group: usize) {
+        let topics = self.flows.iter().filter(|flow| flow.lane.kind == Kind::Topic);
+        let its = topics
+            .filter(|flow| flow.lane.to == [group])
+            .flat_map(|flow| &flow.histories);
+        its.for_each(|history| history.forgotten());
+    }
+
+    fn on_the_way(&self, group: usize) -> impl Iterator<Item = (Way, &Arc<History>)> {
+        self.flows.iter().flat_map(move |flow| {
+            let way = match flow.lane {
+                lane if lane.from.contains(&group) => Some(Way::From),
+                lane if lane.to.contains(&group) => Some(Way::To),
+                _ => None,
+            };
+            flow.histories.iter().filter_map(move |history| Some((way?, history)))
+        })
     }
 
     fn producers(&self) -> impl Iterator<Item = &Stream> {

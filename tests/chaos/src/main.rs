@@ -76,9 +76,11 @@ fn begin() -> anyhow::Result<ExitCode> {
     let arguments = Arguments::parse();
     if arguments.list {
         for (family, scenarios) in scenarios::FAMILIES {
-            scenarios
-                .iter()
-                .for_each(|scenario| println!("{family:10} {}", scenario.name));
+            for scenario in *scenarios {
+                let awaited = scenarios::AWAITED.iter().find(|(name, _)| *name == scenario.name);
+                let why = awaited.map_or(String::new(), |(_, why)| format!(" (only where it is named: {why})"));
+                println!("{family:10} {}{why}", scenario.name);
+            }
         }
         return Ok(ExitCode::SUCCESS);
     }

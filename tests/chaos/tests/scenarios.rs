@@ -68,3 +68,8 @@ fn clocks_memory_and_processors() {
 fn members_that_change() {
     family("members");
 }
+
+#[test]
+fn the_end_of_a_line() {
+    family("line");
+}

@@ -1,4 +1,4 @@
-//! Wall clocks that jump: a library that is loaded before the system's adds what a file says (`skew.c`).
+//! Clocks that jump or stand still: a library that is loaded before the system's adds what a file says (`skew.c`).
 
 use std::{
     fs,
@@ -19,6 +19,7 @@ use crate::{
 pub struct SkewedClock {
     library: PathBuf,
     file: PathBuf,
+    stood: Duration,
 }
 
 impl SkewedClock {
@@ -35,8 +36,13 @@ impl SkewedClock {
         let clocks = (0..nodes).map(|at| Self {
             library: library.clone(),
             file: dir.join(format!("skew-{at}")),
+            stood: Duration::ZERO,
         });
-        clocks.filter(|clock| clock.set(0).is_ok()).collect()
+        clocks
+            .filter_map(|mut clock| {
+                (clock.set(0).is_ok() && clock.stand_still(Duration::ZERO).is_ok()).then_some(clock)
+            })
+            .collect()
     }
 
     /// The node's next starts are by this clock.
@@ -46,13 +52,27 @@ impl SkewedClock {
     }
 
     fn set(&self, seconds: i64) -> std::io::Result<()> {
+        self.write(0, seconds)
+    }
+
+    /// The clock that knows nothing of a suspended machine (`CLOCK_MONOTONIC`) has stood still for so long, unlike the one that
+    /// does (`CLOCK_BOOTTIME`). To be told while the process is stopped, so that it never sees time go back.
+    ///
+    /// # Errors
+    /// Where the file cannot be written.
+    pub fn stand_still(&mut self, time: Duration) -> std::io::Result<()> {
+        self.stood += time;
+        self.write(8, i64::try_from(self.stood.as_nanos()).unwrap_or(i64::MAX))
+    }
+
+    fn write(&self, at: u64, number: i64) -> std::io::Result<()> {
         // In place: the file is mapped.
         let file = fs::OpenOptions::new()
             .create(true)
             .truncate(false)
             .write(true)
             .open(&self.file)?;
-        std::os::unix::fs::FileExt::write_all_at(&file, &seconds.to_le_bytes(), 0)
+        std::os::unix::fs::FileExt::write_all_at(&file, &number.to_le_bytes(), at)
     }
 }
 
@@ -90,7 +110,7 @@ const CLIENT_MAX: Duration = Duration::from_millis(500);
 const WRONG_SECONDS_MAX: i64 = 120;
 
 /// The node itself must show that its clock has moved: each line of its log begins with the time.
-fn wait_shown(field: &mut Field, node: usize, seconds: i64) {
+pub(super) fn wait_shown(field: &mut Field, node: usize, seconds: i64) {
     let begun = Instant::now();
     let mut wrong = None;
     wait_until("a node shows its clock", 2 * SHOWN_MAX, || {
@@ -134,7 +154,7 @@ fn seconds_since_1970(line: &str) -> Option<i64> {
 /// From the first of March of the year 0 to the first of January 1970.
 const DAYS_BEFORE_1970: i64 = 719_468;
 
-fn set(field: &mut Field, on: &[usize], seconds: i64) {
+pub(super) fn set(field: &mut Field, on: &[usize], seconds: i64) {
     for &node in on {
         let set = field.clocks.get(node).map(|clock| clock.set(seconds));
         if !matches!(set, Some(Ok(()))) {

@@ -1,6 +1,9 @@
 //! Memberships that change under load.
 
-use std::{fs, time::Duration};
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
 
 use ferrymq_tests::{http, wait_until};
 use serde_json::json;
@@ -24,6 +27,61 @@ impl Fault for Replace {
         }
         Box::new(|_| {})
     }
+}
+
+/// An operator adds a member and mistypes its address: nobody listens there, or no machine has it. The group stays as it was,
+/// and can do without one of its nodes as before: the struck one is killed then.
+pub struct Mistyped;
+
+/// A port at which nobody listens.
+const NOBODY: u16 = 9;
+/// An address in the field's network that no machine has.
+const NO_MACHINE: u8 = 253;
+
+impl Fault for Mistyped {
+    fn strike(&self, field: &mut Field, on: &[usize]) -> Mend {
+        let (node, group) = (on[0], on[0] / NODES);
+        let master = field.wait_master(group);
+        let before = members(field, master);
+        let new = before.iter().map(|(member, _)| member).max().unwrap_or(&0) + 1;
+        let mut host = field.node(node).ports.host.octets();
+        if field.dice.below(2) == 0 {
+            host[3] = NO_MACHINE;
+        }
+        let address = format!("{}:{NOBODY}", std::net::Ipv4Addr::from(host));
+        let member = json!({ "node": new, "peer": address, "stomp": address, "link": address, "admin": address });
+        let at = field.node(master).ports.admin_address();
+        let answer = http::post_at(at, "/api/members", &member.to_string()).map_err(|error| error.to_string());
+        if let Ok((200, told)) = &answer {
+            field.breach(format!("{address}, where nobody is, was taken into the group: {told}"));
+        }
+        let begun = Instant::now();
+        let mut now = Vec::new();
+        wait_until("the members are as before", 2 * UNDONE_MAX, || {
+            field.supervise();
+            let master = field.master(group);
+            now = members(field, master);
+            now == before || begun.elapsed() > UNDONE_MAX
+        });
+        if now != before {
+            field.breach(format!(
+                "after {answer:?} for {address} the members (and who votes) are {now:?} and not {before:?}"
+            ));
+        }
+        field.keep_down(node);
+        Box::new(move |field| field.release(node))
+    }
+}
+
+/// How long a change of members that does not succeed may take to be undone.
+const UNDONE_MAX: Duration = Duration::from_secs(20);
+
+/// Numbers, and who votes.
+fn members(field: &Field, master: usize) -> Vec<(u64, bool)> {
+    let status = field.node(master).status().unwrap_or_default();
+    let members = status["group"]["members"].as_array().cloned().unwrap_or_default();
+    let one = |member: &serde_json::Value| Some((member["node"].as_u64()?, member["is_voter"] == true));
+    members.iter().filter_map(one).collect()
 }
 
 fn replace(field: &mut Field, node: usize) -> anyhow::Result<()> {
@@ -81,7 +139,7 @@ fn ask(
     group: usize,
     request: impl Fn(std::net::SocketAddr) -> anyhow::Result<(u16, serde_json::Value)>,
 ) -> bool {
-    let begun = std::time::Instant::now();
+    let begun = Instant::now();
     let mut agreed = false;
     wait_until("the master agrees", WELL_MAX + Duration::from_secs(60), || {
         field.supervise();

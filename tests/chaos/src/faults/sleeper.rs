@@ -12,11 +12,14 @@ use crate::{
     NODES,
     fault::{Fault, Mend},
     field::{Field, WELL_MAX},
-    nodes_of,
+    nodes_of, toolbox,
 };
 
 /// See the file's head.
-pub struct Sleeper;
+pub struct Sleeper {
+    /// As a suspended machine, whose clock for short times (`CLOCK_MONOTONIC`) stands still as well.
+    pub suspended: bool,
+}
 
 /// How long another node may take to become master.
 const SUCCESSOR_MAX: Duration = Duration::from_secs(20);
@@ -30,6 +33,10 @@ const WAITING: usize = 20;
 const STILL: Duration = Duration::from_millis(300);
 
 impl Fault for Sleeper {
+    fn missing(&self) -> Option<String> {
+        self.suspended.then(|| toolbox::missing(&["cc"])).flatten()
+    }
+
     fn strike(&self, field: &mut Field, on: &[usize]) -> Mend {
         let group = on[0] / NODES;
         // On a machine with much else to do, the master may change just now.
@@ -42,6 +49,7 @@ impl Fault for Sleeper {
             return Box::new(move |field| take_away(field, group));
         };
         field.node(sleeper).pause();
+        let asleep = Instant::now();
         clients.read_what_was_said();
         clients.ask();
         let begun = Instant::now();
@@ -52,6 +60,15 @@ impl Fault for Sleeper {
         });
         if successor.is_none() {
             field.breach("nobody takes over from a frozen master".into());
+        }
+        if self.suspended {
+            let stood = field
+                .clocks
+                .get_mut(sleeper)
+                .map(|clock| clock.stand_still(asleep.elapsed()));
+            if !matches!(stood, Some(Ok(()))) {
+                field.breach(format!("the clock of node {sleeper} does not stand still: {stood:?}"));
+            }
         }
         field.node(sleeper).go_on();
         for said in clients.listen() {

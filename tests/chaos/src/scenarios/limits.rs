@@ -1,12 +1,13 @@
 //! Clocks that jump, and processes with too little memory or processor time (P7, P8).
 
 use crate::{
-    NORTH, SOUTH,
+    EAST, NORTH, SOUTH,
     ending::Ending::MayBeKilled,
     fault::Whom,
     faults::{
         clock::ClockJump,
         limits::{Memory, Processor},
+        skewed::{SkewedGroup, SkewedMaster},
     },
     scenario::{GONE_MS, Scenario},
 };
@@ -17,6 +18,10 @@ const BACK: ClockJump = ClockJump { seconds: -HOUR };
 const TO_1970: ClockJump = ClockJump {
     seconds: -1_700_000_000,
 };
+
+const AHEAD: SkewedMaster = SkewedMaster { seconds: 2 * HOUR };
+const BEHIND: SkewedMaster = SkewedMaster { seconds: -2 * HOUR };
+const EAST_AHEAD: SkewedGroup = SkewedGroup { seconds: 2 * HOUR };
 
 /// Leases and elections go by another clock: nobody notices.
 const fn clock(name: &'static str, jump: &'static ClockJump, whom: Whom) -> Scenario {
@@ -30,6 +35,9 @@ pub const SCENARIOS: &[Scenario] = &[
     clock("clock-back-north-slave", &BACK, Whom::Slave(NORTH)),
     clock("clock-back-everyone", &BACK, Whom::Everyone),
     clock("clock-1970-south-master", &TO_1970, Whom::Master(SOUTH)),
+    Scenario::new("skewed-north-master", &AHEAD, Whom::Slave(NORTH), 3_000),
+    Scenario::new("skewed-back-north-master", &BEHIND, Whom::Slave(NORTH), 3_000),
+    Scenario::new("skewed-east", &EAST_AHEAD, Whom::Group(EAST), 3_000).terms(0),
     Scenario::new(
         "memory-north-master",
         &Memory { more_bytes: 4 << 20 },

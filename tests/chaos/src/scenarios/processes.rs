@@ -11,6 +11,9 @@ use crate::{
     scenario::{GONE_MS, SILENT_MS, Scenario},
 };
 
+const SLEEPER: Sleeper = Sleeper { suspended: false };
+const SUSPENDED: Sleeper = Sleeper { suspended: true };
+
 const fn gone(name: &'static str, fault: &'static dyn Fault, whom: Whom) -> Scenario {
     Scenario::new(name, fault, whom, 5_000).within(GONE_MS).replacing()
 }
@@ -32,8 +35,10 @@ pub const SCENARIOS: &[Scenario] = &[
     silent("freeze-north-master", &Freeze, Whom::Master(NORTH)),
     silent("freeze-south-master", &Freeze, Whom::Master(SOUTH)),
     silent("freeze-north-slave", &Freeze, Whom::Slave(NORTH)),
-    Scenario::new("sleeper-north", &Sleeper, Whom::Master(NORTH), 0).within(SILENT_MS),
-    Scenario::new("sleeper-south", &Sleeper, Whom::Master(SOUTH), 0).within(SILENT_MS),
+    Scenario::new("sleeper-north", &SLEEPER, Whom::Master(NORTH), 0).within(SILENT_MS),
+    Scenario::new("sleeper-south", &SLEEPER, Whom::Master(SOUTH), 0).within(SILENT_MS),
+    Scenario::new("suspended-north-master", &SUSPENDED, Whom::Master(NORTH), 0).within(SILENT_MS),
+    Scenario::new("suspended-south-master", &SUSPENDED, Whom::Master(SOUTH), 0).within(SILENT_MS),
     gone(
         "north-master-dies-at-sync-1",
         &DieAtSync { call: 1 },
