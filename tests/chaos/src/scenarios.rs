@@ -48,6 +48,10 @@ pub const AWAITED: &[(&str, &str)] = &[
         "a member that was put back votes as if it had forgotten nothing",
     ),
     ("restore-east", "the numbers of a group that was put back begin again"),
+    (
+        "rebuild-east-then-forget",
+        "what is kept of a topic for a lost group begins anew behind the operator's word, where the new one wants it, too",
+    ),
 ];
 
 fn is_awaited(scenario: &Scenario) -> bool {

@@ -96,50 +96,72 @@ fn copy_under_load(field: &mut Field, node: usize) -> Copied {
     copied
 }
 
-/// A group of one is put back: restored from its copy, as docs/OPERATING.md has it, or lost and rebuilt empty under its name.
-pub struct Restore {
-    /// From what.
-    pub to: Older,
+/// A group of one is put back to its copy.
+pub struct Restore;
+
+/// A group of one is lost and rebuilt empty under its name, and the operator makes the others forget the lost one, as
+/// docs/OPERATING.md has it.
+pub struct Rebuild {
+    /// Whether that is before the new one is there, or when it is linked already.
+    pub forget: Forget,
+}
+
+/// When an operator does it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Forget {
+    /// Before the new group is started.
+    Before,
+    /// When the new group wants what the lost one wanted.
+    After,
 }
 
 impl Fault for Restore {
     fn strike(&self, field: &mut Field, on: &[usize]) -> Mend {
-        let node = on[0];
-        let group = node / NODES;
-        field.node_mut(node).stop();
-        let copied = Copied::take(field, node);
-        field.load.copied(group);
-        field.node_mut(node).spawn();
-        field.wait_well();
-        let old = group_id(field, node);
-        field.hold(AFTER_THE_COPY);
-
-        deliver_all(field, node);
-        field.node_mut(node).kill();
-        match self.to {
-            Older::Copy => copied.put_back(field, node),
-            Older::Empty => field.node(node).wipe(),
-        }
-        field.load.put_back(group, self.to);
-        field.watch.begins_anew(group);
-        field.net().heal();
-        if self.to == Older::Copy {
-            field.node_mut(node).spawn();
-            return Box::new(|_| {});
-        }
-        // An operator may do it before or after the new one is there.
-        if field.dice.below(2) == 0 {
-            forget(field, &old);
-            field.node_mut(node).spawn();
-        } else {
-            field.node_mut(node).spawn();
-            field.wait_well();
-            forget(field, &old);
-        }
-        wait_wanted_anew(field);
-        field.load.forgotten(group);
+        lose(field, on[0], Older::Copy);
+        field.node_mut(on[0]).spawn();
         Box::new(|_| {})
     }
+}
+
+impl Fault for Rebuild {
+    fn strike(&self, field: &mut Field, on: &[usize]) -> Mend {
+        let node = on[0];
+        let lost = lose(field, node, Older::Empty);
+        if self.forget == Forget::Before {
+            forget(field, &lost);
+        }
+        field.node_mut(node).spawn();
+        field.wait_well();
+        if self.forget == Forget::After {
+            forget(field, &lost);
+        }
+        wait_wanted_anew(field);
+        field.load.forgotten(node / NODES);
+        Box::new(|_| {})
+    }
+}
+
+/// Copies a group of one, lets it go on under load, and takes away what it has then. Returns its id.
+fn lose(field: &mut Field, node: usize, to: Older) -> String {
+    let group = node / NODES;
+    field.node_mut(node).stop();
+    let copied = Copied::take(field, node);
+    field.load.copied(group);
+    field.node_mut(node).spawn();
+    field.wait_well();
+    let id = group_id(field, node);
+    field.hold(AFTER_THE_COPY);
+
+    deliver_all(field, node);
+    field.node_mut(node).kill();
+    match to {
+        Older::Copy => copied.put_back(field, node),
+        Older::Empty => field.node(node).wipe(),
+    }
+    field.load.put_back(group, to);
+    field.watch.begins_anew(group);
+    field.net().heal();
+    id
 }
 
 fn group_id(field: &Field, node: usize) -> String {
