@@ -11,12 +11,21 @@ use ferrymq_message::StoredMessage;
 pub(crate) struct GroupTime {
     /// More than the mesh's own clock shows; none until the node has told.
     ahead_ms: Option<i64>,
+    /// The node has said that it does not know yet.
+    is_awaited: bool,
 }
 
 impl GroupTime {
-    /// The node says how late it is.
-    pub(crate) fn told(&mut self, now_ms: u64, time_ms: u64) {
-        self.ahead_ms = Some(time_ms.cast_signed().wrapping_sub(now_ms.cast_signed()));
+    /// The node says how late it is, or that it does not know yet.
+    pub(crate) fn told(&mut self, now_ms: u64, time_ms: Option<u64>) {
+        let ahead_ms = |time_ms: u64| time_ms.cast_signed().wrapping_sub(now_ms.cast_signed());
+        self.ahead_ms = time_ms.map(ahead_ms).or(self.ahead_ms);
+        self.is_awaited = self.ahead_ms.is_none();
+    }
+
+    /// Until it is known nothing crosses, or nobody could tell what is left of its life.
+    pub(crate) fn is_awaited(&self) -> bool {
+        self.is_awaited
     }
 
     /// Milliseconds since 1970, 0 where that is not known. `now_ms` is the mesh's own clock.
@@ -87,7 +96,11 @@ mod tests {
     fn what_is_left_of_a_life_is_left_here_too() {
         let mut time = GroupTime::default();
         assert_eq!((time.now_ms(5), time.skew_ms(5, 9, 0)), (0, None));
-        time.told(1_000, 100_000);
+        time.told(1_000, None);
+        assert!(time.is_awaited());
+        time.told(1_000, Some(100_000));
+        time.told(7_000, None);
+        assert!(!time.is_awaited());
         assert_eq!(time.now_ms(1_500), 100_500);
         for sent_ms in [100_500, 3_700_500, 400] {
             let mut messages = [carried(sent_ms as i64 + 600), carried(0), carried(sent_ms as i64 - 7)];
@@ -108,7 +121,7 @@ mod tests {
         let mut time = GroupTime::default();
         let mut messages = [carried(600)];
         time.take_over(5, 70, &mut messages);
-        time.told(0, 90);
+        time.told(0, Some(90));
         time.take_over(5, 0, &mut messages);
         assert_eq!(expires_ms(&messages[0]), 600);
     }

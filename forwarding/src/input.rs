@@ -25,11 +25,12 @@ pub enum Input {
         /// What may be sent ahead of the free places.
         pace: Pace,
     },
-    /// How late it is for this group, in milliseconds since 1970: once a second, since the mesh has a clock of its own for
-    /// the time between. Messages cross with what is left of their lives by it.
+    /// How late it is for this group: once a second, since the mesh has a clock of its own for the time between. Messages
+    /// cross with what is left of their lives by it.
     Time {
-        /// The group's time.
-        time_ms: u64,
+        /// The group's time, in milliseconds since 1970. None at the beginning of a term where it is not known yet: until it is
+        /// nothing is handed over.
+        time_ms: Option<u64>,
     },
     /// How much room this group has for messages from others now. It has all of it until told otherwise.
     Room(Room),

@@ -101,7 +101,7 @@ impl Mesh {
                 self.demand
                     .local(destination, consumers, credit, selectors, durable, pace);
             }
-            Input::Time { time_ms } => self.time.told(now_ms, time_ms),
+            Input::Time { time_ms } => self.time_told(now_ms, time_ms),
             Input::Room(room) => self.room(now_ms, room),
             Input::Settled { next, pending, arrived } => {
                 self.bridges.settled(next, pending);

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use ferrymq_broker::{Accept, Carried, Command, Forget, GroupId, Refused, TransferId};
 use ferrymq_message::{Destination, StoredMessage};
 
-use crate::{config::Config, event::LinkId, frame::Transfer, input::Room, refusal::Refusal};
+use crate::{config::Config, event::LinkId, frame::Transfer, group_time::GroupTime, input::Room, refusal::Refusal};
 
 /// What arrives from all groups.
 #[derive(Debug)]
@@ -18,6 +18,8 @@ pub(crate) struct Receivers {
     pending_bytes_max: usize,
     /// There is no room, or little: then one transfer at a time is proposed.
     room: Room,
+    /// The time is not known yet: what has arrived waits for it.
+    is_held: bool,
 }
 
 /// What arrives from one group.
@@ -48,6 +50,8 @@ struct Incoming {
     link: LinkId,
     bytes: usize,
     arrival: u64,
+    /// While the time was awaited: how late it was for the owner, and on the mesh's own clock, when it came.
+    came_ms: Option<(u64, u64)>,
     stage: Stage,
 }
 
@@ -94,12 +98,30 @@ impl Receivers {
             forget_interval_ms: config.forget_interval_ms,
             pending_bytes_max: 4 * config.transfers_in_flight_max * config.transfer_bytes_max,
             room: Room::Plenty,
+            is_held: false,
         }
     }
 
     /// There is so much room here now; what has arrived without any may be [`Self::proposable`] then.
     pub(crate) fn room(&mut self, room: Room) {
         self.room = room;
+    }
+
+    /// The time has become known, or is awaited: what has arrived meanwhile gets its ends by it.
+    pub(crate) fn time(&mut self, time: &GroupTime) {
+        self.is_held = time.is_awaited();
+        if self.is_held {
+            return;
+        }
+        let pending = self
+            .by_origin
+            .values_mut()
+            .flat_map(|receiver| receiver.pending.values_mut());
+        for incoming in pending {
+            if let Some((sent_ms, now_ms)) = incoming.came_ms.take() {
+                time.take_over(now_ms, sent_ms, &mut incoming.accept.messages);
+            }
+        }
     }
 
     /// Everybody from whom something has arrived.
@@ -125,9 +147,10 @@ impl Receivers {
     }
 
     /// Takes in a transfer from `origin` that came over `link`.
-    pub(crate) fn arrived(&mut self, origin: GroupId, link: LinkId, transfer: Transfer) -> Arrival {
+    pub(crate) fn arrived(&mut self, now_ms: u64, origin: GroupId, link: LinkId, transfer: Transfer) -> Arrival {
         self.floor_heard(origin, transfer.floor);
         let hops_max = self.hops_max;
+        let came_ms = self.is_held.then_some((transfer.time_ms, now_ms));
         let receiver = self.by_origin.entry(origin).or_default();
         if transfer.transfer < receiver.floor {
             return Arrival::Settled;
@@ -168,6 +191,7 @@ impl Receivers {
                 link,
                 bytes,
                 arrival,
+                came_ms,
                 stage: Stage::Queued,
             },
         );
@@ -204,7 +228,7 @@ impl Receivers {
     /// When [`Self::retriable`] next yields something.
     pub(crate) fn retry_at_ms(&self) -> Option<u64> {
         let retries = self.by_origin.values().filter_map(Receiver::retry_at_ms);
-        retries.min().filter(|_| self.room != Room::None)
+        retries.min().filter(|_| self.at_once_max() > 0)
     }
 
     /// The command for a pending transfer.
@@ -300,6 +324,7 @@ impl Receivers {
     /// Transfers of one group that may be proposed and have no outcome.
     fn at_once_max(&self) -> usize {
         match self.room {
+            _ if self.is_held => 0,
             Room::Plenty => usize::MAX,
             Room::Little => 1,
             Room::None => 0,

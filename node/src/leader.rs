@@ -307,6 +307,7 @@ impl Leader {
         if self.in_doubt || !is_master {
             return Some(Ended::Deposed);
         }
+        self.settle_clock();
         if !self.begun && !self.is_beginning() {
             self.begun = true;
             self.look_at_store();

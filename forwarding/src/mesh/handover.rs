@@ -40,6 +40,9 @@ impl Mesh {
 
     /// Sends what may be sent to a group.
     pub(super) fn pump(&mut self, now_ms: u64, group: GroupId) {
+        if self.time.is_awaited() {
+            return;
+        }
         let Some(link) = self.links.cleared_link_of(group) else {
             return;
         };
@@ -100,11 +103,26 @@ impl Mesh {
     pub(super) fn transfer_arrived(&mut self, now_ms: u64, link: LinkId, origin: GroupId, mut transfer: Transfer) {
         let number = transfer.transfer;
         self.time.take_over(now_ms, transfer.time_ms, &mut transfer.messages);
-        match self.receivers.arrived(origin, link, transfer) {
+        match self.receivers.arrived(now_ms, origin, link, transfer) {
             Arrival::Propose => self.propose_arrived(now_ms, origin),
             Arrival::Pending => {}
             Arrival::Settled => self.send(link, Frame::Settled { transfer: number }),
             Arrival::TooMany => self.close(now_ms, link, "more transfers at a time than are taken"),
+        }
+    }
+
+    /// The node says how late it is, or that it does not know yet.
+    pub(super) fn time_told(&mut self, now_ms: u64, time_ms: Option<u64>) {
+        let was_awaited = self.time.is_awaited();
+        self.time.told(now_ms, time_ms);
+        self.receivers.time(&self.time);
+        if was_awaited && !self.time.is_awaited() {
+            for origin in self.receivers.origins() {
+                self.propose_arrived(now_ms, origin);
+            }
+            for group in self.demand.neighbours() {
+                self.pump(now_ms, group);
+            }
         }
     }
 

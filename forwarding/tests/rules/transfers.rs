@@ -238,7 +238,9 @@ fn messages_cross_with_what_is_left_of_their_lives_when_they_are_sent() {
         pending: Vec::new(),
         arrived: Vec::new(),
     });
-    desk.input(Input::Time { time_ms: 5_000_000 });
+    desk.input(Input::Time {
+        time_ms: Some(5_000_000),
+    });
     desk.input(offered(0, vec![expiring(5_600_000)]));
     desk.now_ms = 400_000;
     let actions = desk.accept(9, "g9", 9, 1);
@@ -269,7 +271,9 @@ fn messages_cross_with_what_is_left_of_their_lives_when_they_are_sent() {
 /// Linked with 9; it is 70,000,000 there.
 fn desk_of_receiver() -> Desk {
     let mut desk = desk(config());
-    desk.input(Input::Time { time_ms: 69_999_000 });
+    desk.input(Input::Time {
+        time_ms: Some(69_999_000),
+    });
     desk.linked(9, Vec::new());
     desk.now_ms = 1_000;
     desk
@@ -287,7 +291,7 @@ fn another_groups_time_is_compared_with_the_own_one() {
     };
     desk.frame(9, pulse(7_000));
     assert_eq!(desk.mesh.status()[0].skew_ms, None, "the own time is not known");
-    desk.input(Input::Time { time_ms: 5_000 });
+    desk.input(Input::Time { time_ms: Some(5_000) });
     desk.mesh.event(
         0,
         Event::RoundTrip {
@@ -299,4 +303,38 @@ fn another_groups_time_is_compared_with_the_own_one() {
     assert_eq!(desk.mesh.status()[0].skew_ms, Some(2_040));
     desk.frame(9, pulse(0));
     assert_eq!(desk.mesh.status()[0].skew_ms, None);
+}
+
+#[test]
+fn while_the_time_is_awaited_nothing_is_handed_over() {
+    let mut desk = desk(config());
+    desk.input(Input::Time { time_ms: None });
+    desk.input(Input::Settled {
+        next: Vec::new(),
+        pending: Vec::new(),
+    });
+    desk.linked(9, vec![row(&[9], 10)]);
+    assert!(transfers(&desk.input(offered(0, vec![carried("a")]))).is_empty());
+    let mut message = Message::new("b", queue(), "b");
+    message.expires_ms = 9_600;
+    let arriving = Frame::Transfer(Transfer {
+        transfer: 0,
+        floor: 0,
+        destination: queue(),
+        target: None,
+        time_ms: 9_000,
+        messages: vec![Carried {
+            message: message.encode(),
+            ..carried("b")
+        }],
+    });
+    assert!(proposals(&desk.frame(9, arriving)).is_empty());
+    desk.now_ms = 500;
+    let actions = desk.input(Input::Time { time_ms: Some(70_500) });
+    assert_eq!(transfers(&actions), [0]);
+    let Command::Accept(accept) = &proposals(&actions)[0].1 else {
+        panic!("{actions:?}");
+    };
+    let stored = StoredMessage::new(accept.messages[0].message.clone()).unwrap();
+    assert_eq!(stored.expires_ms(), 70_600, "it has waited for the time here");
 }

@@ -47,9 +47,9 @@ impl TermClock {
         self.time.now_ms(clock::boot_ms())
     }
 
-    /// None where nobody knows yet how late it is.
-    pub(super) fn known_ms(&self) -> Option<i64> {
-        self.time.is_known().then(|| self.now_ms())
+    /// None while a majority's clocks are not known: a life that began now might end when they are.
+    pub(super) fn settled_ms(&self) -> Option<i64> {
+        self.time.is_settled().then(|| self.now_ms())
     }
 
     fn is_due(&self) -> bool {
@@ -149,10 +149,19 @@ fn skews(clocks: &Clocks) -> Vec<(u64, i64)> {
 }
 
 impl Leader {
+    /// As soon as the members' clocks are known.
+    pub(super) fn settle_clock(&mut self) {
+        if !self.clock.time.is_settled() {
+            self.tick_clock();
+        }
+    }
+
     pub(super) fn tick_clock(&mut self) {
         if self.clock.is_due() {
             self.clock.correct(&self.group.clocks());
-            self.tell_time();
+            if self.clock.time.is_settled() {
+                self.tell_time();
+            }
         }
         let clock = &self.clock;
         // An idle log stays idle: the next master finds out by itself how late it is.
@@ -164,10 +173,11 @@ impl Leader {
 
     /// The mesh measures by it what is left of lives that cross.
     pub(super) fn tell_time(&self) {
-        if self.clock.time.is_settled() {
-            self.config.load.set_group_time(self.clock.now_ms());
-            self.bridges.tell_time(self.clock.now_ms().max(0) as u64);
+        let settled_ms = self.clock.settled_ms();
+        if let Some(now_ms) = settled_ms {
+            self.config.load.set_group_time(now_ms);
         }
+        self.bridges.tell_time(settled_ms.map(|now_ms| now_ms.max(0) as u64));
     }
 
     fn note_time(&mut self) {

@@ -67,11 +67,6 @@ impl GroupTime {
             .saturating_add(slewed_us)
     }
 
-    /// Whether it is more than a time that nothing is over by.
-    pub(super) fn is_known(&self) -> bool {
-        !self.is_unknown
-    }
-
     /// Where it may be noted in the log and told: not while it is only what an earlier master has noted, or less.
     pub(super) fn is_settled(&self) -> bool {
         self.known > 0

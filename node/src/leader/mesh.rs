@@ -88,7 +88,7 @@ impl Bridges {
         }
     }
 
-    pub(super) fn tell_time(&self, time_ms: u64) {
+    pub(super) fn tell_time(&self, time_ms: Option<u64>) {
         self.tell(Input::Time { time_ms });
     }
 

@@ -295,7 +295,7 @@ impl Leader {
     fn stamp(&self, message: &mut Message) {
         let stamps = self.config.stamps;
         if stamps != Stamps::Client
-            && let Some(now_ms) = self.clock.known_ms()
+            && let Some(now_ms) = self.clock.settled_ms()
         {
             stamps.put_on(message, &self.config.dispatch.dead_letter_queue, now_ms);
         }
