@@ -49,8 +49,12 @@ pub const AWAITED: &[(&str, &str)] = &[
     ),
     ("restore-east", "the numbers of a group that was put back begin again"),
     (
+        "rebuild-east",
+        "what is kept of a topic for a group may begin anew behind the word that it is lost",
+    ),
+    (
         "rebuild-east-then-forget",
-        "what is kept of a topic for a lost group begins anew behind the operator's word, where the new one wants it, too",
+        "what is kept of a topic for a group may begin anew behind the word that it is lost",
     ),
 ];
 

@@ -3,7 +3,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use ferrymq_tests::{history::Older, http, wait_until};
+use ferrymq_tests::{binary, history::Older, http, wait_until};
 use serde_json::{Value, json};
 
 use crate::{
@@ -96,7 +96,8 @@ fn copy_under_load(field: &mut Field, node: usize) -> Copied {
     copied
 }
 
-/// A group of one is put back to its copy.
+/// A group of one is put back to its copy. Where an operator says so (`ferrymq journal renew`), it knows; else its neighbours
+/// have to tell it.
 pub struct Restore;
 
 /// A group of one is lost and rebuilt empty under its name, and the operator makes the others forget the lost one, as
@@ -118,6 +119,13 @@ pub enum Forget {
 impl Fault for Restore {
     fn strike(&self, field: &mut Field, on: &[usize]) -> Mend {
         lose(field, on[0], Older::Copy);
+        if field.dice.below(2) == 0 {
+            let data = field.node(on[0]).data().display().to_string();
+            let ferrymq = binary::ferrymq().display().to_string();
+            if let Err(why) = toolbox::try_run(&ferrymq, &["journal", "renew", &data]) {
+                field.breach(format!("a restored copy is not renewed: {why}"));
+            }
+        }
         field.node_mut(on[0]).spawn();
         Box::new(|_| {})
     }
