@@ -61,6 +61,9 @@ pub(super) struct Bridges {
     unnoted: BTreeSet<GroupId>,
     /// Groups about which a command is on its way.
     noting: BTreeSet<GroupId>,
+    /// Groups that the operator has given up in this term, and that have not been there since: whatever others still say of
+    /// them, nothing is kept for them anew.
+    forgotten: BTreeSet<GroupId>,
 }
 
 impl Bridges {

@@ -27,34 +27,12 @@ pub const FAMILIES: &[(&str, &[Scenario])] = &[
 /// named; neither families nor random runs have them. Whoever mends it takes the row out: nothing else is to be done.
 pub const AWAITED: &[(&str, &str)] = &[
     (
-        "skewed-north-master",
-        "messages expire by the clock of whoever is master",
-    ),
-    (
-        "skewed-east",
-        "messages expire by the clock of the group that they cross to",
-    ),
-    (
         "suspended-north-master",
         "a lease goes by a clock that stands still while a machine is suspended",
     ),
     (
         "suspended-south-master",
         "a lease goes by a clock that stands still while a machine is suspended",
-    ),
-    ("mistyped-member-of-north", "a member counts before it was reached"),
-    (
-        "put-back-beside-a-behind-one",
-        "a member that was put back votes as if it had forgotten nothing",
-    ),
-    ("restore-east", "the numbers of a group that was put back begin again"),
-    (
-        "rebuild-east",
-        "what is kept of a topic for a group may begin anew behind the word that it is lost",
-    ),
-    (
-        "rebuild-east-then-forget",
-        "what is kept of a topic for a group may begin anew behind the word that it is lost",
     ),
 ];
 

@@ -52,6 +52,7 @@ impl Leader {
                 let lost = self.lost(group, answer);
                 // Until it is done nothing of it is noted anew.
                 self.bridges.noting.insert(group);
+                self.bridges.forgotten.insert(group);
                 self.submit(
                     Command::ForgetGroup(ForgetGroup { group }).encode(),
                     Pending::Lost(Box::new(lost)),

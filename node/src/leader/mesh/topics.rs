@@ -21,6 +21,7 @@ impl Leader {
                     let bridges = if row.linked { vec![to_bridge(row)] } else { Vec::new() };
                     self.dispatcher.set_bridges(queue, bridges);
                 }
+                None if !row.linked && self.bridges.forgotten.contains(&row.origin) => {}
                 None => {
                     let subscribe = Subscribe {
                         topic: topic.clone(),

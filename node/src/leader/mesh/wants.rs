@@ -56,6 +56,9 @@ impl Leader {
     pub(super) fn on_group(&mut self, known: KnownGroup) {
         let (group, is_present) = (known.group, known.is_present);
         let before = self.bridges.groups.get(&group);
+        if is_present {
+            self.bridges.forgotten.remove(&group);
+        }
         let wants_more = known.topics.iter().any(|topic| {
             let topics_before = before.map(|seen| &seen.known.topics);
             topics_before.is_none_or(|topics| !topics.contains(topic))
@@ -90,7 +93,7 @@ impl Leader {
     }
 
     fn note_group(&mut self, group: GroupId) {
-        if self.bridges.noting.contains(&group) {
+        if self.bridges.noting.contains(&group) || self.bridges.forgotten.contains(&group) {
             return;
         }
         let Some(seen) = self.bridges.groups.get(&group) else {
