@@ -3,7 +3,13 @@
 
 #![allow(clippy::unwrap_used)] // Also in what the tests share, where the lint does not see that it is one.
 
-use std::{collections::BTreeSet, process::Command, time::Duration};
+use std::{
+    collections::BTreeSet,
+    process::Command,
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::Duration,
+};
 
 use ferrymq_tests::{Frame, GroupOfNodes, Mesh, MeshBuilder, Stomp, binary, wait_until};
 use serde_json::Value;
@@ -293,4 +299,52 @@ fn sends_to_a_topic_of_which_too_much_is_kept_are_refused_where_that_is_the_poli
         "{text}"
     );
     connect(north).request(Frame::message("/queue/WORK", "1")).unwrap();
+}
+
+#[test]
+fn what_is_forgotten_while_messages_are_published_is_not_kept_anew_p8() {
+    const MESSAGES_MAX: usize = 20_000;
+    let mut mesh = line("forgotten-anew", 1);
+    drop(subscribe_durably(&mesh.groups[EAST]));
+    for at in [WEST, MID] {
+        mesh.wait_demand(at, "topic://NEWS", 1);
+    }
+    let lost = mesh.groups[EAST].status()["master"]["group_id"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    lose_east(&mut mesh);
+    mesh.groups[EAST].nodes[0].wipe();
+    // One of the same name takes its place, and wants the same.
+    mesh.groups[EAST].start();
+    mesh.wait_linked();
+    let _subscriber = subscribe_durably(&mesh.groups[EAST]);
+    let addresses = [WEST, MID].map(|at| mesh.groups[at].nodes[0].address());
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        for address in &addresses {
+            scope.spawn(|| {
+                let mut stomp = Stomp::connect(address).unwrap();
+                for _ in (0..MESSAGES_MAX).take_while(|_| !is_over.load(Ordering::Relaxed)) {
+                    stomp.request(Frame::message("/topic/NEWS", "x")).unwrap();
+                }
+            });
+        }
+        for at in [WEST, MID] {
+            wait_until("the lost group is forgotten", WAIT_MAX, || {
+                ferrymq(&mesh.groups[at], &["group", "forget", &lost]).0 == 0
+            });
+        }
+        is_over.store(true, Ordering::Relaxed);
+    });
+    for at in [WEST, MID] {
+        // Whatever was to be kept anew stands in the log before this.
+        publish(&mesh.groups[at], &["last"]);
+        let status = mesh.groups[at].status();
+        let queues = status["master"]["queues"].as_array().cloned().unwrap();
+        let kept = queues
+            .iter()
+            .filter(|queue| queue["name"].as_str().unwrap().contains(&lost));
+        assert_eq!(kept.count(), 0, "group {at}: {queues:#?}");
+    }
 }

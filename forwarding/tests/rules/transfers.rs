@@ -312,6 +312,7 @@ fn while_the_time_is_awaited_nothing_is_handed_over() {
     desk.input(Input::Settled {
         next: Vec::new(),
         pending: Vec::new(),
+        arrived: Vec::new(),
     });
     desk.linked(9, vec![row(&[9], 10)]);
     assert!(transfers(&desk.input(offered(0, vec![carried("a")]))).is_empty());
