@@ -6,7 +6,6 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::time::Instant;
 
 use bytes::Bytes;
 use ferrymq_transport::FrameError;
@@ -14,6 +13,7 @@ use futures_util::stream::{Stream, StreamExt};
 use openraft::errors::RPCError;
 use openraft::raft::{AppendEntriesRequest, StreamAppendResult};
 
+use crate::clock::Instant;
 use crate::network::{Peer, broken_session};
 use crate::rpc::{Connection, unexpected};
 use crate::types::{LogId, Types};

@@ -176,6 +176,7 @@ fn meeting() -> Meeting {
             found: reached,
         },
         notes: [(3, noted)].into(),
+        timers: None,
     }
 }
 

@@ -34,6 +34,7 @@ use crate::role::Role;
 use crate::state_file::StateFileError;
 use crate::state_machine::StateMachine;
 use crate::status::GroupStatus;
+use crate::timers::Comparison;
 use crate::types::{Raft, Types};
 use crate::{founding, housekeeping, master, server, status};
 
@@ -52,6 +53,7 @@ pub(crate) struct Inner {
     pub(crate) failover: Arc<Failover>,
     pub(crate) admission: Admission,
     pub(crate) meetings: Arc<Meetings>,
+    pub(crate) comparison: Arc<Comparison>,
     pub(crate) dial: Arc<dyn Dial>,
     pub(crate) role: watch::Sender<Role>,
     pub(crate) pipeline: Arc<Pipeline>,
@@ -116,7 +118,12 @@ impl Group {
         config.validate()?;
         identity::check(&journal, &config).await?;
         let admission = Admission::new(journal.clone());
-        let meetings = Meetings::open(config.node, journal.clone(), admission.clone())
+        let lease = Arc::new(Lease::new(
+            config.node,
+            Duration::from_millis(config.election_timeout_min_ms),
+        ));
+        let comparison = Arc::new(Comparison::new(&config, lease.clone()));
+        let meetings = Meetings::open(config.node, journal.clone(), admission.clone(), comparison.clone())
             .await
             .map_err(|error| StartError::Replication(format!("the number of this start is not on disk: {error}")))?;
         let has_voted = journal.cell(cell::VOTE).is_some();
@@ -134,10 +141,6 @@ impl Group {
             events,
         )?;
         *replica.growth() = Growth::new(config.log_keep_bytes);
-        let lease = Arc::new(Lease::new(
-            config.node,
-            Duration::from_millis(config.election_timeout_min_ms),
-        ));
         let failover = Failover::new(&config);
         let links = Links {
             dial: dial.clone(),
@@ -166,6 +169,7 @@ impl Group {
             clocks: Told::default(),
             admission,
             meetings,
+            comparison,
             dial,
             role: watch::Sender::new(Role::Slave { term: 0, master: None }),
             votes_from: Instant::now() + Duration::from_millis(silence_ms),

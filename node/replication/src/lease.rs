@@ -3,7 +3,8 @@
 //!
 //! A slave that hears the master votes for nobody else for `election_timeout_max`. The lease counts from the moment a
 //! request was *sent*, and lasts only `election_timeout_min`, so it ends before the earliest possible other master, and
-//! a paused process finds it run out when it wakes up.
+//! a paused process finds it run out when it wakes up, as does one whose whole machine was suspended (clock.rs). Where
+//! members have different timers, the shortest `election_timeout_min` of any voter counts (timers.rs).
 //!
 //! A slave whose connections to the master were reset may be made to believe that the master is dead, and vote early
 //! (failover.rs). So what a slave has answered counts no more once a connection to it is broken.
@@ -39,6 +40,8 @@ struct Answers {
     lost_micros: BTreeMap<NodeId, u64>,
     /// What `sent_micros` was when the connection broke.
     before_micros: BTreeMap<NodeId, u64>,
+    /// After what silence other members may stand for election, as far as they have told.
+    stand_after_micros: BTreeMap<NodeId, u64>,
 }
 
 impl Lease {
@@ -55,6 +58,7 @@ impl Lease {
                 sent_micros: BTreeMap::new(),
                 lost_micros: BTreeMap::new(),
                 before_micros: BTreeMap::new(),
+                stand_after_micros: BTreeMap::new(),
             }),
         }
     }
@@ -107,6 +111,18 @@ impl Lease {
         }
     }
 
+    /// `node` may stand for election after that silence.
+    pub(crate) fn stands_after(&self, node: NodeId, silence: Duration) {
+        let mut answers = self.lock();
+        answers.stand_after_micros.insert(node, silence.as_micros() as u64);
+        self.renew(&answers);
+    }
+
+    /// How long it lasts from the sending of a request that a majority answers.
+    pub(crate) fn lasts(&self) -> Duration {
+        Duration::from_micros(self.shortest_micros(&self.lock()))
+    }
+
     /// How many voters there are, this node included.
     pub(crate) fn voters(&self) -> usize {
         self.lock().voters.iter().map(BTreeSet::len).max().unwrap_or(1)
@@ -153,9 +169,15 @@ impl Lease {
         let until = match oldest.flatten() {
             None => 0,
             Some(u64::MAX) => u64::MAX,
-            Some(sent) => sent.saturating_add(self.lasts_micros),
+            Some(sent) => sent.saturating_add(self.shortest_micros(answers)),
         };
         self.until_micros.store(until, Ordering::Release);
+    }
+
+    fn shortest_micros(&self, answers: &Answers) -> u64 {
+        let is_voter = |node: &NodeId| answers.voters.iter().any(|voters| voters.contains(node));
+        let others = answers.stand_after_micros.iter().filter(|(node, _)| is_voter(node));
+        others.map(|(_, micros)| *micros).fold(self.lasts_micros, u64::min)
     }
 
     /// The youngest instant that a majority, this node included, has answered since; `None` if there is none.
@@ -255,5 +277,49 @@ mod tests {
         assert!(!lease.holds());
         lease.answered(5, 1, Instant::now());
         assert!(lease.holds());
+    }
+
+    #[test]
+    fn the_time_of_a_suspended_machine_counts_p7() {
+        let lease = Lease::new(1, Duration::from_secs(60));
+        lease.begin(1, vec![set(&[1, 2, 3])]);
+        lease.answered(2, 1, Instant::now());
+        let stands_still = std::time::Instant::now();
+        assert!(lease.holds());
+        crate::clock::tests::suspend(Duration::from_secs(61));
+        assert!(
+            stands_still.elapsed() < Duration::from_secs(30),
+            "what the lease once went by"
+        );
+        assert!(!lease.holds(), "the others may have another master by now");
+        lease.answered(2, 1, Instant::now());
+        assert!(lease.holds(), "heard again");
+    }
+
+    #[test]
+    fn the_shortest_timer_of_any_voter_counts_p7() {
+        let lease = Lease::new(1, Duration::from_secs(60));
+        lease.begin(1, vec![set(&[1, 2, 3])]);
+        lease.stands_after(4, Duration::from_secs(1));
+        lease.stands_after(3, Duration::from_secs(20));
+        lease.stands_after(2, Duration::from_secs(600));
+        assert_eq!(
+            lease.lasts(),
+            Duration::from_secs(20),
+            "node 4 has no vote, node 2 more patience"
+        );
+        lease.answered(2, 1, Instant::now());
+        assert!(lease.holds());
+        crate::clock::tests::suspend(Duration::from_secs(30));
+        assert!(!lease.holds(), "node 3 may have stood and been elected by node 2");
+        lease.answered(2, 1, Instant::now());
+        lease.begin(1, vec![set(&[1, 2, 3, 4])]);
+        assert_eq!(lease.lasts(), Duration::from_secs(1), "node 4 votes");
+        lease.begin(1, vec![set(&[1, 2])]);
+        assert_eq!(
+            lease.lasts(),
+            Duration::from_secs(60),
+            "both with short timers are gone"
+        );
     }
 }

@@ -52,6 +52,7 @@ mod lives;
 mod master;
 mod meeting;
 mod membership;
+mod timers;
 
 #[cfg(test)]
 mod fuzz;
@@ -72,3 +73,4 @@ pub use membership::MembershipError;
 pub use role::Role;
 pub use state_file::StateFileError;
 pub use status::GroupStatus;
+pub use timers::Timers;

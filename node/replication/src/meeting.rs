@@ -26,6 +26,7 @@ use crate::group::Inner;
 use crate::lives::{Loss, Noted, Notes, Point, Told};
 use crate::log_store::{cell, put_cell};
 use crate::rpc::Rpc;
+use crate::timers::{Comparison, Timers};
 use crate::types::{LogId, term_and_index};
 use crate::wire::kind;
 
@@ -33,6 +34,7 @@ use crate::wire::kind;
 pub(crate) struct Meetings {
     journal: Journal,
     admission: Admission,
+    comparison: Arc<Comparison>,
     state: Mutex<State>,
     /// Held while something is put on disk: until then nobody is told that it is known here.
     on_disk: tokio::sync::Mutex<()>,
@@ -45,6 +47,9 @@ pub(crate) struct Meeting {
     pub(crate) me: Told,
     /// On the disk of who says so, but for points, which may be a second ahead of it.
     pub(crate) notes: Notes,
+    /// What it goes by.
+    #[serde(default)]
+    pub(crate) timers: Option<Timers>,
 }
 
 struct State {
@@ -75,7 +80,12 @@ struct Starts {
 
 impl Meetings {
     /// Takes the number of this start and puts it on disk: before it is there, nobody is told anything.
-    pub(crate) async fn open(node: NodeId, journal: Journal, admission: Admission) -> io::Result<Arc<Meetings>> {
+    pub(crate) async fn open(
+        node: NodeId,
+        journal: Journal,
+        admission: Admission,
+        comparison: Arc<Comparison>,
+    ) -> io::Result<Arc<Meetings>> {
         let mut starts: Starts = read_cell(&journal, cell::STARTS)?;
         starts.start = starts.start.saturating_add(1);
         put_cell(&journal, cell::STARTS, to_bytes(&starts)?).await?;
@@ -96,6 +106,7 @@ impl Meetings {
         Ok(Arc::new(Meetings {
             journal,
             admission,
+            comparison,
             state: Mutex::new(State {
                 me,
                 notes,
@@ -241,12 +252,16 @@ impl Meetings {
                 ..state.me.clone()
             },
             notes: state.notes.clone(),
+            timers: Some(self.comparison.own),
         }
     }
 
     /// What another member tells of itself, of others and of this node. What it may be told to be known is on disk then.
     async fn hear(&self, told: Meeting) -> io::Result<()> {
         let peer = told.me.node;
+        if let Some(timers) = told.timers {
+            self.comparison.told(peer, timers);
+        }
         let _on_disk = self.on_disk.lock().await;
         let (saved, knows_me, loss) = {
             let mut state = self.lock();

@@ -3,7 +3,7 @@
 
 use std::io;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::stream::{self, Stream, StreamExt};
@@ -20,6 +20,7 @@ use openraft::raft::{
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::append_session::AppendSession;
+use crate::clock::Instant;
 use crate::config::{NodeAddress, NodeId};
 use crate::dial::Dial;
 use crate::event::GroupEvent;
@@ -155,7 +156,7 @@ impl Peer {
         if let Some(free_bytes) = room_of(answer) {
             let voters = self.links.lease.voters();
             let rooms = &self.links.replica.rooms;
-            rooms.told(self.target, free_bytes, voters, Instant::now());
+            rooms.told(self.target, free_bytes, voters, std::time::Instant::now());
         }
     }
 

@@ -9,6 +9,7 @@ use crate::config::{NodeAddress, NodeId};
 use crate::failover::ElectedBy;
 use crate::group::Inner;
 use crate::role::Role;
+use crate::timers::Timers;
 
 /// A snapshot of a group as this node sees it.
 #[derive(Debug, Clone, Serialize)]
@@ -43,6 +44,11 @@ pub struct GroupStatus {
     pub sync: &'static str,
     /// Whether this master may act now (P7).
     pub lease_valid: bool,
+    /// How long the lease lasts after a majority was last heard: the shortest `election_min` of any voter, as far as they have
+    /// told.
+    pub lease_ms: u64,
+    /// What this node goes by.
+    pub timers: Timers,
     /// Proposals of this node.
     pub batches: BatchStatus,
     /// Submitted and not yet applied.
@@ -69,6 +75,8 @@ pub struct MemberStatus {
     pub lag_entries: Option<u64>,
     /// Since the last request that it has answered was sent; only known on the master.
     pub heard_ms_ago: Option<u64>,
+    /// What it goes by, as far as it has told; it should be the same everywhere.
+    pub timers: Option<Timers>,
 }
 
 /// How well commands are packed, and how long they take from proposal to apply.
@@ -120,6 +128,11 @@ pub(crate) fn collect(inner: &Inner) -> GroupStatus {
             } else {
                 heard_ms.get(node).copied().or_else(|| from_master(node))
             },
+            timers: if is_self {
+                Some(inner.comparison.own)
+            } else {
+                inner.comparison.timers(*node)
+            },
         }
     });
     GroupStatus {
@@ -147,6 +160,8 @@ pub(crate) fn collect(inner: &Inner) -> GroupStatus {
         members: members.collect(),
         sync: inner.config.sync.name(),
         lease_valid: inner.lease.holds(),
+        lease_ms: inner.lease.lasts().as_millis() as u64,
+        timers: inner.comparison.own,
         batches: inner.pipeline.status(),
         backlog_bytes: inner.pipeline.backlog_bytes(),
         journal: journal(inner),

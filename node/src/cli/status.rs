@@ -150,6 +150,33 @@ fn heading(status: &Value) -> String {
     if let Some(notice) = group["notice"].as_str() {
         text += &format!("NOTICE: {notice}\n");
     }
+    text += &timers_lines(group);
+    text
+}
+
+/// Members that go by other timers than the node that was asked.
+fn timers_lines(group: &Value) -> String {
+    let words = |timers: &Value| {
+        format!(
+            "heartbeat {} ms, election_min {} ms, election_max {} ms",
+            cell(&timers["heartbeat_ms"]),
+            cell(&timers["election_min_ms"]),
+            cell(&timers["election_max_ms"])
+        )
+    };
+    let own = &group["timers"];
+    let differs = |member: &&Value| !own.is_null() && !member["timers"].is_null() && member["timers"] != *own;
+    let mut text = String::new();
+    for member in list(&group["members"]).iter().filter(differs) {
+        text += &format!(
+            "TIMERS DIFFER: node {} has {}; node {} has {}; set them alike (leases last {} ms until then)\n",
+            cell(&member["node"]),
+            words(&member["timers"]),
+            cell(&group["node"]),
+            words(own),
+            cell(&group["lease_ms"]),
+        );
+    }
     text
 }
 

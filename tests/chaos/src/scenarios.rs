@@ -25,16 +25,10 @@ pub const FAMILIES: &[(&str, &[Scenario])] = &[
 
 /// Scenarios that show where a promise does not hold yet (docs/RELIABILITY.md), and which one. They are played where they are
 /// named; neither families nor random runs have them. Whoever mends it takes the row out: nothing else is to be done.
-pub const AWAITED: &[(&str, &str)] = &[
-    (
-        "suspended-north-master",
-        "a lease goes by a clock that stands still while a machine is suspended",
-    ),
-    (
-        "suspended-south-master",
-        "a lease goes by a clock that stands still while a machine is suspended",
-    ),
-];
+pub const AWAITED: &[(&str, &str)] = &[(
+    "restore-east",
+    "what a group had taken over, and delivered, before it was put back comes again without the redelivered mark",
+)];
 
 fn is_awaited(scenario: &Scenario) -> bool {
     AWAITED.iter().any(|(name, _)| *name == scenario.name)
@@ -90,7 +84,11 @@ mod tests {
                 .all(|name| named(&[(*name).to_owned()]).is_ok_and(|found| found.len() == 1))
         );
         let awaited: Vec<String> = AWAITED.iter().map(|(name, _)| (*name).to_owned()).collect();
-        assert_eq!(named(&awaited).map(|found| found.len()), Ok(awaited.len()));
+        assert!(
+            awaited
+                .iter()
+                .all(|name| named(std::slice::from_ref(name)).is_ok_and(|found| found.len() == 1))
+        );
         assert!(awaited.iter().all(|name| !names.contains(&**name)));
         assert_eq!(
             named(&["power".to_owned()]).map(|found| found.len()),
