@@ -370,7 +370,8 @@ pub(crate) async fn grant_vote(inner: &Inner, id: NodeId, address: NodeAddress) 
 async fn undo(inner: &Arc<Inner>, id: NodeId) {
     while inner.role.borrow().is_master() && is_provisional(inner, id) && !inner.is_closing() {
         match remove(inner, id).await {
-            Ok(()) => tracing::info!(node = id, "a node that was not added is taken out again"),
+            // From here on it may be added anew.
+            Ok(()) => return tracing::info!(node = id, "a node that was not added is taken out again"),
             Err(error) => tracing::debug!(node = id, %error, "it cannot be taken out yet"),
         }
         tokio::time::sleep(TICK).await;
